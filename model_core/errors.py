@@ -1,0 +1,363 @@
+"""Every error that this project raises on purpose. The faces translate them; nothing here knows HTTP or exit codes.
+
+    ModelManagerError
+    ├── InvalidRequest              a value of the caller's is not acceptable
+    │   ├── InvalidModelName        not a name that Ollama would accept
+    │   ├── RegistryNotAllowed      the name carries a host that is not on the list
+    │   └── UnknownQuantization     the model has no such quantization
+    ├── ModelNotFound               neither in the catalogue, nor custom, nor installed
+    │   └── ModelNotPublished       in the catalogue, but nobody ever published it
+    ├── NoCurrentModel              nothing is selected
+    ├── NoSuitableModel             nothing fits what was asked for
+    ├── DownloadNotFound            no download of that id
+    ├── ModelNotInstalled           Ollama lacks it
+    ├── CannotDeleteCurrent         the model in use is not deleted
+    ├── ModelInUse                  a download of it runs
+    ├── NameTaken                   Ollama holds another model of the user's under this id
+    ├── InsufficientVram            does not fit the card, and the caller insisted that it must
+    ├── InsufficientDisk            does not fit the disk
+    ├── InvalidTransition           a download cannot do this in the state it is in
+    ├── DownloadFailed              a download ended without the model being there
+    ├── OllamaError                 Ollama answered something unexpected
+    │   ├── OllamaUnavailable       nobody answers at Ollama's address
+    │   ├── OllamaTimeout           Ollama took longer than the call may take
+    │   └── OllamaModelMissing      Ollama says that it has no such model
+    └── StoreError                  the metadata document
+        ├── StoreBusy               another process holds its lock
+        ├── StoreUnwritable         it cannot be written: full, read-only, no permission
+        └── StoreUnreadable         it cannot be opened, and must not be set aside
+
+Each has a stable ``code``, says what happened with the values (``happened``) and what to do next (``remedy``), and
+carries the same facts as attributes, listed in ``facts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class ModelManagerError(Exception):
+    """Something that the caller asked for did not happen.
+
+    happened  one sentence: what happened, with the values
+    remedy    what to do next; may be empty
+    facts     the same values by name, JSON-serialisable, also readable as attributes
+    """
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, happened: str, remedy: str = "", **facts: Any) -> None:
+        super().__init__(happened, remedy)
+        self.happened, self.remedy, self.facts = happened, remedy, facts
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what is not an ordinary attribute. `facts` itself is missing while unpickling.
+        facts = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __str__(self) -> str:
+        return f"{self.happened} {self.remedy}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revive, (type(self), self.happened, self.remedy, self.facts)
+
+
+def _revive(kind: type[ModelManagerError], happened: str, remedy: str, facts: dict[str, Any]) -> ModelManagerError:
+    error = kind.__new__(kind)
+    ModelManagerError.__init__(error, happened, remedy, **facts)
+    return error
+
+
+class InvalidRequest(ModelManagerError, ValueError):
+    """A value of the caller's is not acceptable; ``field`` names it, the value itself is not repeated."""
+
+    code, title = "invalid_request", "Invalid request"
+
+    def __init__(self, field: str, problem: str, remedy: str = "", **facts: Any) -> None:
+        super().__init__(f"{field}: {problem}.", remedy, field=field, **facts)
+
+
+class InvalidModelName(InvalidRequest):
+    """Not a name that Ollama would accept."""
+
+    code, title = "invalid_model_name", "Invalid model name"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("model", problem, "A name looks like llama3.2:3b or hf.co/user/repository:Q4_K_M.")
+
+
+class RegistryNotAllowed(InvalidRequest):
+    """The name carries a host that is not on the list."""
+
+    code, title = "registry_not_allowed", "Registry not allowed"
+
+    def __init__(self, registry: str, allowed: Sequence[str]) -> None:
+        super().__init__(
+            "model",
+            f"models from {registry} are not allowed here",
+            f"Allowed are {', '.join(allowed)}; MODEL_MANAGER_ALLOWED_REGISTRIES adds others.",
+            registry=registry,
+            allowed=list(allowed),
+        )
+
+
+class UnknownQuantization(InvalidRequest):
+    """The model has no such quantization; ``available`` are those it has."""
+
+    code, title = "unknown_quantization", "Unknown quantization"
+
+    def __init__(self, model: str, available: Sequence[str]) -> None:
+        choice = f"Choose one of {', '.join(available)}." if available else "Leave the quantization out."
+        super().__init__("quantization", f"{model} does not have it", choice, model=model, available=list(available))
+
+
+class ModelNotFound(ModelManagerError):
+    """Neither in the catalogue, nor custom, nor installed."""
+
+    code, title = "model_not_found", "Model not found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"There is no model {model} in the catalogue, and Ollama has none of that name.",
+            "The list of models shows every name; a model of Ollama's library can be downloaded by its full name.",
+            model=model,
+        )
+
+
+class ModelNotPublished(ModelNotFound):
+    """In the catalogue, but nobody ever published it; ``alternatives`` are the nearest real ones."""
+
+    code, title = "model_not_published", "Model not published"
+
+    def __init__(self, model: str, alternatives: Sequence[str]) -> None:
+        ModelManagerError.__init__(
+            self,
+            f"{model} was never published, so it cannot be downloaded.",
+            f"The nearest real models are {', '.join(alternatives)}.",
+            model=model,
+            alternatives=list(alternatives),
+        )
+
+
+class NoCurrentModel(ModelManagerError):
+    """Nothing is selected yet."""
+
+    code, title = "no_current_model", "No current model"
+
+    def __init__(self) -> None:
+        super().__init__("No model is selected yet.", "Switch to an installed one; recommend names a good first choice.")
+
+
+class NoSuitableModel(ModelManagerError):
+    """Nothing fits what was asked for; ``smallest_need_bytes`` is what the smallest candidate needs, None if there is none."""
+
+    code, title = "no_suitable_model", "No suitable model"
+
+    def __init__(
+        self,
+        happened: str,
+        remedy: str,
+        *,
+        criteria: dict[str, Any],
+        smallest_need_bytes: int | None,
+        smallest_model: str | None,
+        would_fit: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(
+            happened,
+            remedy,
+            criteria=criteria,
+            smallest_need_bytes=smallest_need_bytes,
+            smallest_model=smallest_model,
+            would_fit=list(would_fit),
+        )
+
+
+class DownloadNotFound(ModelManagerError):
+    """No download of that id."""
+
+    code, title = "download_not_found", "Download not found"
+
+    def __init__(self, download: str) -> None:
+        super().__init__(f"There is no download {download}.", "The list of downloads shows every id.", download=download)
+
+
+class ModelNotInstalled(ModelManagerError):
+    """Ollama lacks it."""
+
+    code, title = "model_not_installed", "Model not installed"
+
+    def __init__(self, model: str, quantization: str | None = None) -> None:
+        what = f"{model} ({quantization})" if quantization else model
+        super().__init__(f"{what} is not installed in Ollama.", "Download it first.", model=model, quantization=quantization)
+
+
+class CannotDeleteCurrent(ModelManagerError):
+    """The model in use is not deleted."""
+
+    code, title = "cannot_delete_current", "Cannot delete the current model"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model} is the current model.", "Switch to another model first, then delete it.", model=model)
+
+
+class ModelInUse(ModelManagerError):
+    """A download of it runs."""
+
+    code, title = "model_in_use", "Model in use"
+
+    def __init__(self, model: str, download: str) -> None:
+        super().__init__(
+            f"{model} is being downloaded.",
+            f"Wait until download {download} has ended, then delete it.",
+            model=model,
+            download=download,
+        )
+
+
+class NameTaken(ModelManagerError):
+    """Ollama holds another model of the user's under this id; it is never overwritten."""
+
+    code, title = "name_taken", "Name taken"
+
+    def __init__(self, model: str, digest: str) -> None:
+        super().__init__(
+            f"Ollama already holds a model of your own under the name {model} (digest {digest[:12]}).",
+            f"Keep it under another name (ollama cp {model} my-{model.rpartition('/')[2]}, then ollama rm {model}) and download again.",
+            model=model,
+            digest=digest,
+        )
+
+
+class InsufficientVram(ModelManagerError):
+    """Does not fit the card, and the caller insisted that it must."""
+
+    code, title = "insufficient_vram", "Not enough graphics memory"
+
+    def __init__(self, model: str, need_bytes: int, available_bytes: int) -> None:
+        super().__init__(
+            f"{model} needs {need_bytes / 2**30:.1f} GiB of graphics memory, {available_bytes / 2**30:.1f} GiB are available.",
+            "Choose a smaller model or quantization, or leave require_fit out.",
+            model=model,
+            need_bytes=need_bytes,
+            available_bytes=available_bytes,
+        )
+
+
+class InsufficientDisk(ModelManagerError):
+    """Does not fit the disk."""
+
+    code, title = "insufficient_disk", "Not enough disk space"
+
+    def __init__(self, model: str, need_bytes: int | None, free_bytes: int | None) -> None:
+        need = f"needs {need_bytes / 1e9:.1f} GB on Ollama's disk" if need_bytes is not None else "does not fit Ollama's disk"
+        free = f"{free_bytes / 1e9:.1f} GB are free" if free_bytes is not None else "the disk is full"
+        super().__init__(
+            f"{model} {need}, {free}.",
+            "Free space there (delete a model that is not needed) and download again.",
+            model=model,
+            need_bytes=need_bytes,
+            free_bytes=free_bytes,
+        )
+
+
+class InvalidTransition(ModelManagerError):
+    """A download cannot do this in the state it is in; ``allowed`` is what it can do."""
+
+    code, title = "invalid_transition", "Not possible in this state"
+
+    def __init__(self, download: str, wish: str, state: str, allowed: Sequence[str]) -> None:
+        can = f"It allows {', '.join(allowed)}." if allowed else "It has ended; start a new download."
+        super().__init__(
+            f"Download {download} is {state} and cannot {wish}.",
+            can,
+            download=download,
+            wish=wish,
+            state=state,
+            allowed=list(allowed),
+        )
+
+
+class DownloadFailed(ModelManagerError):
+    """A download ended without the model being there; ``reason`` is a word, ``upstream`` Ollama's text, cleaned."""
+
+    code, title = "download_failed", "Download failed"
+
+    def __init__(self, model: str, happened: str, remedy: str, *, reason: str, upstream: str = "") -> None:
+        super().__init__(happened, remedy, model=model, reason=reason, upstream=upstream)
+
+
+class OllamaError(ModelManagerError):
+    """Ollama answered something unexpected; ``upstream_status`` is its HTTP status, ``upstream`` its text, cleaned."""
+
+    code, title = "ollama_error", "Ollama error"
+
+    def __init__(self, happened: str, remedy: str = "", *, upstream_status: int | None = None, upstream: str = "") -> None:
+        super().__init__(happened, remedy, upstream_status=upstream_status, upstream=upstream)
+
+
+class OllamaUnavailable(OllamaError):
+    """Nobody answers at Ollama's address."""
+
+    code, title = "ollama_unavailable", "Ollama not reachable"
+
+    def __init__(self, address: str, why: str = "") -> None:
+        super().__init__(
+            f"Ollama does not answer at {address}{f' ({why})' if why else ''}.",
+            "Start Ollama (https://ollama.com/download), or set OLLAMA_HOST to where it runs.",
+        )
+        self.facts["address"] = address
+
+
+class OllamaTimeout(OllamaError):
+    """Ollama took longer than the call may take."""
+
+    code, title = "ollama_timeout", "Ollama took too long"
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(
+            f"Ollama did not finish {what} within {seconds:g} s.",
+            "Try again; if it stays like this, restart Ollama and look at its log.",
+        )
+        self.facts["seconds"] = seconds
+
+
+class OllamaModelMissing(OllamaError):
+    """Ollama says that it has no such model."""
+
+    code, title = "model_not_installed", "Model not installed"
+
+    def __init__(self, model: str, upstream: str = "") -> None:
+        super().__init__(f"Ollama has no model {model}.", "Download it first.", upstream_status=404, upstream=upstream)
+        self.facts["model"] = model
+
+
+class StoreError(ModelManagerError):
+    """The metadata document could not be read or written; ``path`` is where it stands."""
+
+    code, title = "store_unwritable", "Cannot keep the data"
+
+    def __init__(self, happened: str, remedy: str, *, path: str) -> None:
+        super().__init__(happened, remedy, path=path)
+
+
+class StoreBusy(StoreError):
+    """Another process has held the document's lock for too long."""
+
+    code, title = "store_busy", "The data are locked"
+
+
+class StoreUnwritable(StoreError):
+    """The document cannot be written; what stood in it before still stands."""
+
+    code, title = "store_unwritable", "Cannot keep the data"
+
+
+class StoreUnreadable(StoreError):
+    """The document cannot be opened, and setting it aside would lose it."""
+
+    code, title = "store_unreadable", "Cannot read the data"

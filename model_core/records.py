@@ -1,0 +1,293 @@
+"""The records: what the catalogue says, what is stored, what Ollama holds, what is answered. Values only, all frozen.
+
+The document on disk, which is the seed's form with more keys beside:
+
+    {"current_model": name or null, "previous_model": name or null, "last_updated": ISO time,
+     "format": 2, "installation_id": hex, "revision": int,
+     "models": {name: {the 13 seed fields,
+                       "digest": hex or null, "size_bytes": int or null,     what Ollama held when last asked
+                       "copied_digest": hex or null,                         what we last copied to this id
+                       "history": {installation: {digest or "": Usage}}}},
+     "downloads": {id: DownloadJob}, "custom": {name: CatalogEntry}, "ollama": {"checked_at": ISO time, …}}
+
+Unknown keys are kept wherever they stand.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB, GIB = 2**20, 2**30
+
+
+class Record(BaseModel):
+    """A frozen value that keeps the keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False)
+
+
+class ModelPurpose(StrEnum):
+    """What a model is for, in the seed's words."""
+
+    SPEED = "speed"
+    BALANCED = "balanced"
+    QUALITY = "quality"
+    SPECIALIZED = "specialized"
+
+
+# --- the catalogue ---------------------------------------------------------------------------------------------------
+
+
+class Architecture(Record):
+    """The numbers of a transformer that the memory formula needs."""
+
+    parameters: int
+    layers: int
+    embedding_length: int
+    heads: int
+    kv_heads: int
+    key_length: int
+    value_length: int
+    feed_forward_length: int
+    vocabulary: int
+    tied_embeddings: bool = False
+    experts: int = 0
+    experts_used: int = 0
+    active_parameters: int | None = None
+
+
+class Variant(Record):
+    """One quantization of a catalogue entry: the tag of Ollama's library and what it weighs."""
+
+    quantization: str
+    tag: str
+    size_bytes: int = Field(description="all layers of the tag's manifest")
+    approximate: bool = Field(default=False, description="the size is known rounded only")
+    weights_bytes: int | None = Field(default=None, description="the GGUF file alone, where it is known apart")
+    digest_prefix: str | None = Field(default=None, description="first hex digits of the manifest's digest")
+
+
+class CatalogEntry(Record):
+    """A model that we know before anybody has it."""
+
+    name: str
+    display_name: str
+    size: str
+    purpose: ModelPurpose
+    description: str
+    recommended_use: str
+    min_vram_gb: float
+    quantization_support: tuple[str, ...]
+    download_size_mb: int | None
+    published: bool = True
+    variants: tuple[Variant, ...] = ()
+    architecture: Architecture | None = None
+    context_tokens: int | None = None
+    license: str | None = None
+    license_url: str | None = None
+    languages: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ("completion",)
+    alternatives: tuple[str, ...] = Field(default=(), description="for what was never published: the nearest real models")
+    notes: tuple[str, ...] = ()
+
+
+# --- what Ollama holds -----------------------------------------------------------------------------------------------
+
+
+class InstalledModel(Record):
+    """One line of Ollama's list: a name, and the digest of what it points to."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    modified_at: str | None = None
+    family: str | None = None
+    parameter_size: str | None = None
+    quantization_level: str | None = None
+    context_tokens: int | None = None
+    capabilities: tuple[str, ...] | None = Field(default=None, description="None where this Ollama does not tell")
+    remote: bool = Field(default=False, description="a cloud model: nothing of it lies here")
+
+
+class RunningModel(Record):
+    """One loaded model; sizes are None where Ollama says 0, which means that it does not know."""
+
+    name: str
+    digest: str
+    size_bytes: int | None
+    size_vram_bytes: int | None
+    context_tokens: int | None
+    expires_at: str | None
+
+
+# --- what is stored --------------------------------------------------------------------------------------------------
+
+
+class Usage(Record):
+    """What is on record of one model, one digest, one installation. Sums only: merging is adding.
+
+    timed_count successes carried a time; total, min and max are over those, in nanoseconds.
+    """
+
+    count: int = 0
+    success_count: int = 0
+    timed_count: int = 0
+    total_ns: int = 0
+    min_ns: int | None = None
+    max_ns: int | None = None
+    first_used: str | None = None
+    last_used: str | None = None
+
+
+History = dict[str, dict[str, Usage]]
+
+
+class StoredModel(Record):
+    """One model of the document: the seed's fields, then ours."""
+
+    name: str
+    size: str = ""
+    purpose: ModelPurpose = ModelPurpose.SPECIALIZED
+    description: str = ""
+    recommended_use: str = ""
+    min_vram_gb: float | None = None
+    quantization_support: tuple[str, ...] = ()
+    download_size_mb: int | None = None
+    installed: bool = False
+    last_used: str | None = None
+    usage_count: int = 0
+    avg_inference_time: float | None = None
+    success_rate: float | None = None
+    digest: str | None = None
+    size_bytes: int | None = None
+    copied_digest: str | None = None
+    history: History = Field(default_factory=dict)
+
+
+class DownloadState(StrEnum):
+    """The states of a download; downloads.py draws what leads where."""
+
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class LayerProgress(Record):
+    """One blob of a download, as Ollama last spoke of it."""
+
+    digest: str
+    total_bytes: int | None = None
+    downloaded_bytes: int = 0
+
+
+class DownloadJob(Record):
+    """A download: what was asked for, and how far it is. ``version`` grows with every change that is published."""
+
+    id: str
+    model: str
+    tag: str
+    quantization: str | None = None
+    state: DownloadState = DownloadState.QUEUED
+    phase: str = "waiting"
+    total_bytes: int | None = None
+    total_is_estimate: bool = False
+    downloaded_bytes: int = 0
+    percent: float | None = None
+    bytes_per_second: float | None = None
+    eta_seconds: float | None = None
+    attempt: int = 1
+    version: int = 0
+    started_at: str | None = None
+    updated_at: str | None = None
+    finished_at: str | None = None
+    error: dict[str, Any] | None = None
+    message: str | None = None
+    layers: tuple[LayerProgress, ...] = ()
+    already_installed: bool = False
+
+
+class OllamaSeen(Record):
+    """What we last heard of Ollama."""
+
+    checked_at: str | None = None
+    address: str | None = None
+    version: str | None = None
+
+
+class Document(Record):
+    """The metadata document."""
+
+    current_model: str | None = None
+    previous_model: str | None = None
+    models: dict[str, StoredModel] = Field(default_factory=dict)
+    last_updated: str | None = None
+    format: int = 2
+    installation_id: str = ""
+    revision: int = 0
+    downloads: dict[str, DownloadJob] = Field(default_factory=dict)
+    custom: dict[str, CatalogEntry] = Field(default_factory=dict)
+    ollama: OllamaSeen = OllamaSeen()
+
+
+# --- what is answered ------------------------------------------------------------------------------------------------
+
+
+class Reason(Record):
+    """Why an answer is what it is: one sentence, and the figures in it."""
+
+    code: str
+    text: str
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelMetadata(Record):
+    """A model as every face shows it: the seed's fields, then what is true of it besides."""
+
+    name: str
+    size: str
+    purpose: ModelPurpose
+    description: str
+    recommended_use: str
+    min_vram_gb: float | None
+    quantization_support: tuple[str, ...]
+    download_size_mb: int | None
+    installed: bool = False
+    last_used: str | None = None
+    usage_count: int = 0
+    avg_inference_time: float | None = None
+    success_rate: float | None = None
+    display_name: str = ""
+    source: Literal["catalog", "custom", "installed"] = "catalog"
+    tags: dict[str, str] = Field(default_factory=dict)
+    published: bool = True
+    capabilities: tuple[str, ...] = ()
+    parameters: int | None = None
+    context_tokens: int | None = None
+    license: str | None = None
+    memory: dict[str, Any] = Field(default_factory=dict)
+    digest: str | None = None
+    update_available: bool | None = None
+    own_model: bool = Field(default=False, description="the user's own model stands under the catalogue's id")
+    installed_quantization: str | None = None
+    installed_as: tuple[str, ...] = Field(default=(), description="the names that Ollama itself shows for it")
+    size_bytes: int | None = None
+    alternatives: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelMetadata:
+        """Read what to_dict or the seed's own version wrote. Raises pydantic.ValidationError, a ValueError."""
+        return cls.model_validate(data)
