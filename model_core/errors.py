@@ -17,6 +17,7 @@
     ├── InsufficientVram            does not fit the card, and the caller insisted that it must
     ├── InsufficientDisk            does not fit the disk
     ├── InvalidTransition           a download cannot do this in the state it is in
+    ├── CannotStart                 a setting or the address to listen on cannot be used
     ├── DownloadFailed              a download ended without the model being there
     ├── OllamaError                 Ollama answered something unexpected
     │   ├── OllamaUnavailable       nobody answers at Ollama's address
@@ -280,6 +281,12 @@ class InvalidTransition(ModelManagerError):
             state=state,
             allowed=list(allowed),
         )
+
+
+class CannotStart(ModelManagerError):
+    """A setting or the address to listen on cannot be used; raised before anything is served."""
+
+    code, title = "cannot_start", "Cannot start"
 
 
 class DownloadFailed(ModelManagerError):
