@@ -68,6 +68,8 @@ class Variant(Record):
     approximate: bool = Field(default=False, description="the size is known rounded only")
     weights_bytes: int | None = Field(default=None, description="the GGUF file alone, where it is known apart")
     digest_prefix: str | None = Field(default=None, description="first hex digits of the manifest's digest")
+    file_type: str | None = Field(default=None, description="the GGUF's own word for it, such as Q4_K_M")
+    aliases: tuple[str, ...] = Field(default=(), description="plain names of the library that are the same manifest")
 
 
 class CatalogEntry(Record):
@@ -84,6 +86,7 @@ class CatalogEntry(Record):
     download_size_mb: int | None
     published: bool = True
     variants: tuple[Variant, ...] = ()
+    parameters: int | None = Field(default=None, description="as many digits as are known, then zeros")
     architecture: Architecture | None = None
     context_tokens: int | None = None
     license: str | None = None

@@ -1,0 +1,515 @@
+"""The predefined models: what each is for, and where it really comes from. Frozen data; nothing here acts.
+
+Six entries are the ones that AutoDev's callers know. Their first fields (size, purpose, description, recommended use,
+min_vram_gb, quantization_support, download_size_mb) are those that the callers were promised, and stay as promised even
+where they are off; everything after them is what is true. The others can see photographs.
+
+No id of the first six is a tag of Ollama's library. The tag to pull stands in each variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from model_core.records import Architecture, CatalogEntry, ModelPurpose, Variant
+
+SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "min_vram_gb": (
+            "First six: the promise to AutoDev's callers, kept though it is low; model_core/memory.py has the need. "
+            "Vision entries: the upper end of the guessed 4-bit need, rounded up to the next size of card."
+        ),
+        "download_size_mb": "First six: the promise to AutoDev's callers. Vision entries: the 4-bit variant, rounded.",
+        "tag": "Tag lists of the models' pages at ollama.com/library, as of August 2026.",
+        "aliases": "The same pages: two tags with one digest are one model.",
+        "digest_prefix": "The same pages, which show the first twelve digits; a tag can move, so this ages.",
+        "size_bytes": (
+            "Manifests of registry.ollama.ai (the layers added up) and answers of /api/tags; where approximate, "
+            "the page's rounded GB times 10^9."
+        ),
+        "weights_bytes": "The model layer of the same manifest: the GGUF file alone.",
+        "file_type": "The end of the tag, in the spelling of /api/tags (quantization_level).",
+        "parameters": (
+            "8B: general.parameter_count of /api/show. Other text models: model cards. Vision entries: parameter_size "
+            "of /api/tags."
+        ),
+        "architecture": (
+            "GGUF header as /api/show gives it: 8B from Ollama's API documentation, 3B from captured answers; "
+            "Mixtral from llama.cpp's loading log in ollama#1907; 1B and 70B from Meta's model cards, checked against "
+            "the published sizes of their caches."
+        ),
+        "context_tokens": "context_length of /api/show; vision entries: the library's pages.",
+        "license": "Model cards of Meta, Mistral AI, Google and Qwen.",
+        "languages": "Llama: the supported languages of the model card. Mixtral: Mistral AI's announcement.",
+        "capabilities": "Tags on the models' library pages.",
+    }
+)
+"""Where the figures come from, by field."""
+
+_LLAMA_LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
+_NO_JAPANESE = "Japanese is not among the languages that Meta supports; prompts in Japanese work less well."
+_PROMISED_VRAM_IS_LOW = "min_vram_gb is what callers were promised; the memory need says what it really takes."
+
+_LLAMA_3_1 = ("Llama 3.1 Community License", "https://www.llama.com/llama3_1/license/")
+_LLAMA_3_2 = ("Llama 3.2 Community License", "https://www.llama.com/llama3_2/license/")
+_APACHE_2 = ("Apache License 2.0", "https://www.apache.org/licenses/LICENSE-2.0")
+_GEMMA = ("Gemma Terms of Use", "https://ai.google.dev/gemma/terms")
+
+_ENTRIES: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
+        name="llama3.1:8b-instruct",
+        display_name="Llama 3.1 8B Instruct",
+        size="8b",
+        purpose=ModelPurpose.BALANCED,
+        description="A good middle between speed and quality.",
+        recommended_use="General photo evaluation and tagging",
+        min_vram_gb=6.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=4700,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="llama3.1:8b-instruct-q4_K_M",
+                size_bytes=4_920_753_328,
+                digest_prefix="46e0c10c039e",
+                file_type="Q4_K_M",
+                aliases=("llama3.1:8b", "llama3.1:latest"),
+            ),
+            Variant(
+                quantization="q8",
+                tag="llama3.1:8b-instruct-q8_0",
+                size_bytes=8_540_775_840,
+                approximate=True,
+                weights_bytes=8_540_775_840,
+                digest_prefix="b158ded76fa0",
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=8_030_261_248,
+        architecture=Architecture(
+            parameters=8_030_261_248,
+            layers=32,
+            embedding_length=4096,
+            heads=32,
+            kv_heads=8,
+            key_length=128,
+            value_length=128,
+            feed_forward_length=14336,
+            vocabulary=128_256,
+        ),
+        context_tokens=131_072,
+        license=_LLAMA_3_1[0],
+        license_url=_LLAMA_3_1[1],
+        languages=_LLAMA_LANGUAGES,
+        capabilities=("completion", "tools"),
+        notes=(
+            _NO_JAPANESE,
+            _PROMISED_VRAM_IS_LOW,
+            "The tag llama3.1:8b is the 4-bit form already; 8 bit takes more memory, not less.",
+        ),
+    ),
+    CatalogEntry(
+        name="llama3.1:13b-instruct",
+        display_name="Llama 3.1 13B Instruct",
+        size="13b",
+        purpose=ModelPurpose.QUALITY,
+        description="Named in older settings; Meta never released a 13B of Llama 3.1.",
+        recommended_use="Detailed photo analysis and critique",
+        min_vram_gb=8.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=7400,
+        published=False,
+        alternatives=("llama3.1:8b-instruct-q8_0", "gemma3:12b", "llama3.2-vision:11b", "llama2:13b"),
+        notes=(
+            "Llama 3.1 exists with 8, 70 and 405 billion parameters only.",
+            "The promised size of 7400 MB is that of llama2:13b.",
+        ),
+    ),
+    CatalogEntry(
+        name="llama3.1:70b-instruct",
+        display_name="Llama 3.1 70B Instruct",
+        size="70b",
+        purpose=ModelPurpose.QUALITY,
+        description="The best answers of this list, for cards of 48 GiB and more.",
+        recommended_use="Professional photo evaluation",
+        min_vram_gb=40.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=40000,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="llama3.1:70b-instruct-q4_K_M",
+                size_bytes=42_520_412_561,
+                digest_prefix="711a9e8463af",
+                file_type="Q4_K_M",
+                aliases=("llama3.1:70b",),
+            ),
+            Variant(
+                quantization="q8",
+                tag="llama3.1:70b-instruct-q8_0",
+                size_bytes=75_000_000_000,
+                approximate=True,
+                digest_prefix="5dd991fa92a4",
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=70_550_000_000,
+        architecture=Architecture(
+            parameters=70_550_000_000,
+            layers=80,
+            embedding_length=8192,
+            heads=64,
+            kv_heads=8,
+            key_length=128,
+            value_length=128,
+            feed_forward_length=28672,
+            vocabulary=128_256,
+        ),
+        context_tokens=131_072,
+        license=_LLAMA_3_1[0],
+        license_url=_LLAMA_3_1[1],
+        languages=_LLAMA_LANGUAGES,
+        capabilities=("completion", "tools"),
+        notes=(
+            _NO_JAPANESE,
+            _PROMISED_VRAM_IS_LOW,
+            "The promised 40000 MB are those of the older q4_0; the 4-bit form that is pulled has 42.5 GB "
+            "and does not fit a card of 40 GiB.",
+        ),
+    ),
+    CatalogEntry(
+        name="llama3.2:3b-instruct",
+        display_name="Llama 3.2 3B Instruct",
+        size="3b",
+        purpose=ModelPurpose.SPEED,
+        description="Quick, and still sensible.",
+        recommended_use="Quick photo tagging and basic evaluation",
+        min_vram_gb=2.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=2000,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="llama3.2:3b-instruct-q4_K_M",
+                size_bytes=2_019_393_189,
+                digest_prefix="a80c4f17acd5",
+                file_type="Q4_K_M",
+                aliases=("llama3.2:3b", "llama3.2:latest"),
+            ),
+            Variant(
+                quantization="q8",
+                tag="llama3.2:3b-instruct-q8_0",
+                size_bytes=3_400_000_000,
+                approximate=True,
+                digest_prefix="e410b836fe61",
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=3_210_000_000,
+        architecture=Architecture(
+            parameters=3_210_000_000,
+            layers=28,
+            embedding_length=3072,
+            heads=24,
+            kv_heads=8,
+            key_length=128,
+            value_length=128,
+            feed_forward_length=8192,
+            vocabulary=128_256,
+            tied_embeddings=True,
+        ),
+        context_tokens=131_072,
+        license=_LLAMA_3_2[0],
+        license_url=_LLAMA_3_2[1],
+        languages=_LLAMA_LANGUAGES,
+        capabilities=("completion", "tools"),
+        notes=(_NO_JAPANESE, _PROMISED_VRAM_IS_LOW),
+    ),
+    CatalogEntry(
+        name="llama3.2:1b-instruct",
+        display_name="Llama 3.2 1B Instruct",
+        size="1b",
+        purpose=ModelPurpose.SPEED,
+        description="The smallest and fastest of this list.",
+        recommended_use="Rapid batch processing",
+        min_vram_gb=1.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=1300,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="llama3.2:1b-instruct-q4_K_M",
+                size_bytes=810_000_000,
+                approximate=True,
+                digest_prefix="22bc6b92eb01",
+                file_type="Q4_K_M",
+            ),
+            Variant(
+                quantization="q8",
+                tag="llama3.2:1b-instruct-q8_0",
+                size_bytes=1_321_098_329,
+                digest_prefix="baf6a787fdff",
+                file_type="Q8_0",
+                aliases=("llama3.2:1b",),
+            ),
+        ),
+        parameters=1_230_000_000,
+        architecture=Architecture(
+            parameters=1_230_000_000,
+            layers=16,
+            embedding_length=2048,
+            heads=32,
+            kv_heads=8,
+            key_length=64,
+            value_length=64,
+            feed_forward_length=8192,
+            vocabulary=128_256,
+            tied_embeddings=True,
+        ),
+        context_tokens=131_072,
+        license=_LLAMA_3_2[0],
+        license_url=_LLAMA_3_2[1],
+        languages=_LLAMA_LANGUAGES,
+        capabilities=("completion", "tools"),
+        notes=(
+            _NO_JAPANESE,
+            _PROMISED_VRAM_IS_LOW,
+            "The tag llama3.2:1b is the 8-bit form, and so is the promised size of 1300 MB; the 4-bit form has 0.8 GB.",
+        ),
+    ),
+    CatalogEntry(
+        name="mixtral:8x7b-instruct",
+        display_name="Mixtral 8x7B Instruct",
+        size="8x7b",
+        purpose=ModelPurpose.QUALITY,
+        description="Eight experts of which two answer: large in memory, quick for its size.",
+        recommended_use="Complex photo analysis",
+        min_vram_gb=24.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=26000,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="mixtral:8x7b-instruct-v0.1-q4_0",
+                size_bytes=26_443_602_516,
+                digest_prefix="a3b6bef0f836",
+                file_type="Q4_0",
+                aliases=("mixtral:8x7b", "mixtral:instruct", "mixtral:latest"),
+            ),
+            Variant(
+                quantization="q8",
+                tag="mixtral:8x7b-instruct-v0.1-q8_0",
+                size_bytes=50_000_000_000,
+                approximate=True,
+                digest_prefix="4b4321b5a853",
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=46_700_000_000,
+        architecture=Architecture(
+            parameters=46_700_000_000,
+            layers=32,
+            embedding_length=4096,
+            heads=32,
+            kv_heads=8,
+            key_length=128,
+            value_length=128,
+            feed_forward_length=14336,
+            vocabulary=32_000,
+            experts=8,
+            experts_used=2,
+            active_parameters=12_900_000_000,
+        ),
+        context_tokens=32_768,
+        license=_APACHE_2[0],
+        license_url=_APACHE_2[1],
+        languages=("en", "fr", "it", "de", "es"),
+        capabilities=("completion", "tools"),
+        notes=(
+            _PROMISED_VRAM_IS_LOW,
+            "The file alone has 26 GB: a card of 24 GiB cannot hold it.",
+            "The tags mixtral:v0.1 and mixtral:v0.1-instruct are another model, 8x22B of 80 GB.",
+        ),
+    ),
+    CatalogEntry(
+        name="gemma3:4b",
+        display_name="Gemma 3 4B",
+        size="4b",
+        purpose=ModelPurpose.SPECIALIZED,
+        description="Sees photographs; small and quick.",
+        recommended_use="Photo captions and keywords on small cards",
+        min_vram_gb=6.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=3339,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="gemma3:4b-it-q4_K_M",
+                size_bytes=3_338_801_804,
+                digest_prefix="a2af6cc3eb7f",
+                file_type="Q4_K_M",
+                aliases=("gemma3:4b", "gemma3:latest"),
+            ),
+            Variant(
+                quantization="q8",
+                tag="gemma3:4b-it-q8_0",
+                size_bytes=5_000_000_000,
+                approximate=True,
+                digest_prefix="2376388dec16",
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=4_300_000_000,
+        context_tokens=131_072,
+        license=_GEMMA[0],
+        license_url=_GEMMA[1],
+        capabilities=("completion", "vision"),
+        notes=("Google names more than 140 languages, without a list of how well each works.",),
+    ),
+    CatalogEntry(
+        name="qwen3-vl:4b-instruct",
+        display_name="Qwen3-VL 4B Instruct",
+        size="4b",
+        purpose=ModelPurpose.SPECIALIZED,
+        description="Sees photographs; reads text in them well for its size.",
+        recommended_use="Photo rating, keywords and text in photos on small cards",
+        min_vram_gb=6.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=3300,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="qwen3-vl:4b-instruct-q4_K_M",
+                size_bytes=3_300_000_000,
+                approximate=True,
+                digest_prefix="ee4b975b58c1",
+                file_type="Q4_K_M",
+                aliases=("qwen3-vl:4b-instruct",),
+            ),
+            Variant(
+                quantization="q8",
+                tag="qwen3-vl:4b-instruct-q8_0",
+                size_bytes=5_100_000_000,
+                approximate=True,
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=4_400_000_000,
+        context_tokens=262_144,
+        license=_APACHE_2[0],
+        license_url=_APACHE_2[1],
+        capabilities=("completion", "vision", "tools"),
+        notes=("The tag qwen3-vl:4b, without -instruct, is another model: it thinks aloud first and is slower.",),
+    ),
+    CatalogEntry(
+        name="qwen3-vl:8b-instruct",
+        display_name="Qwen3-VL 8B Instruct",
+        size="8b",
+        purpose=ModelPurpose.SPECIALIZED,
+        description="Sees photographs; describes and judges them in detail.",
+        recommended_use="Detailed photo description and critique",
+        min_vram_gb=10.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=6140,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="qwen3-vl:8b-instruct-q4_K_M",
+                size_bytes=6_140_415_975,
+                digest_prefix="0533d74300e4",
+                file_type="Q4_K_M",
+                aliases=("qwen3-vl:8b-instruct",),
+            ),
+            Variant(
+                quantization="q8",
+                tag="qwen3-vl:8b-instruct-q8_0",
+                size_bytes=9_800_000_000,
+                approximate=True,
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=8_800_000_000,
+        context_tokens=262_144,
+        license=_APACHE_2[0],
+        license_url=_APACHE_2[1],
+        capabilities=("completion", "vision", "tools"),
+        notes=("The tag qwen3-vl:8b, without -instruct, is another model: it thinks aloud first and is slower.",),
+    ),
+    CatalogEntry(
+        name="qwen2.5vl:7b",
+        display_name="Qwen2.5-VL 7B",
+        size="7b",
+        purpose=ModelPurpose.SPECIALIZED,
+        description="Sees photographs; the generation before Qwen3-VL, well tried.",
+        recommended_use="Photo description and text in photos",
+        min_vram_gb=10.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=5969,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="qwen2.5vl:7b-q4_K_M",
+                size_bytes=5_969_245_856,
+                digest_prefix="5ced39dfa4ba",
+                file_type="Q4_K_M",
+                aliases=("qwen2.5vl:7b",),
+            ),
+            Variant(
+                quantization="q8",
+                tag="qwen2.5vl:7b-q8_0",
+                size_bytes=9_400_000_000,
+                approximate=True,
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=8_300_000_000,
+        context_tokens=128_000,
+        license=_APACHE_2[0],
+        license_url=_APACHE_2[1],
+        capabilities=("completion", "vision"),
+    ),
+    CatalogEntry(
+        name="llama3.2-vision:11b",
+        display_name="Llama 3.2 Vision 11B",
+        size="11b",
+        purpose=ModelPurpose.SPECIALIZED,
+        description="Sees photographs, one to a message.",
+        recommended_use="Photo description on cards of 12 GiB and more",
+        min_vram_gb=12.0,
+        quantization_support=("q4", "q8"),
+        download_size_mb=7817,
+        variants=(
+            Variant(
+                quantization="q4",
+                tag="llama3.2-vision:11b-instruct-q4_K_M",
+                size_bytes=7_816_589_186,
+                digest_prefix="6f2f9757ae97",
+                file_type="Q4_K_M",
+                aliases=("llama3.2-vision:11b", "llama3.2-vision:latest"),
+            ),
+            Variant(
+                quantization="q8",
+                tag="llama3.2-vision:11b-instruct-q8_0",
+                size_bytes=12_000_000_000,
+                approximate=True,
+                file_type="Q8_0",
+            ),
+        ),
+        parameters=10_700_000_000,
+        context_tokens=131_072,
+        license=_LLAMA_3_2[0],
+        license_url=_LLAMA_3_2[1],
+        languages=_LLAMA_LANGUAGES,
+        capabilities=("completion", "vision"),
+        notes=(
+            "The licence of the Llama 3.2 models that see gives no rights to persons living in the European Union "
+            "and companies seated there; users of products built on it are excepted.",
+            "With a photo in the prompt Meta supports English only.",
+            _NO_JAPANESE,
+        ),
+    ),
+)
+
+MODEL_CATALOG: Mapping[str, CatalogEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+"""Every predefined model by its id, in the order in which lists show them."""
