@@ -8,7 +8,7 @@ The document on disk, which is the seed's form with more keys beside:
                        "digest": hex or null, "size_bytes": int or null,     what Ollama held when last asked
                        "copied_digest": hex or null,                         what we last copied to this id
                        "history": {installation: {digest or "": Usage}}}},
-     "downloads": {id: DownloadJob}, "custom": {name: CatalogEntry}, "ollama": {"checked_at": ISO time, …}}
+     "downloads": {id: DownloadJob}, "custom": {name: CatalogEntry}, "ollama": {"checked_at": ISO time, "models": [what its list said]}}
 
 Unknown keys are kept wherever they stand.
 """
@@ -218,11 +218,11 @@ class DownloadJob(Record):
 
 
 class OllamaSeen(Record):
-    """What we last heard of Ollama."""
+    """What we last heard of Ollama; what is answered while it is down."""
 
     checked_at: str | None = None
-    address: str | None = None
     version: str | None = None
+    models: tuple[InstalledModel, ...] = ()
 
 
 class Document(Record):

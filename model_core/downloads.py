@@ -1,0 +1,102 @@
+"""The states of a download, and what leads from one to another.
+
+    queued ──► downloading ──► verifying ──► completed
+      │  ▲        │  ▲  │          │
+      │  │        ▼  │  └────┬─────┘
+      │  │      paused       ▼
+      │  │        │        failed ─────────────┐
+      ▼  │        ▼                            │
+    cancelled ◄───┘   (queued, downloading and paused can be cancelled)
+         │                                     │
+         └──── resume ──► queued ◄── resume ───┴── interrupted ◄── whatever ran, when its owner died
+
+A failed, cancelled or interrupted download goes on from where Ollama stood: Ollama keeps what it has fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from model_core import names, pull_progress
+from model_core.errors import InvalidTransition
+from model_core.pull_progress import Progress
+from model_core.records import DownloadJob, DownloadState
+
+_S = DownloadState
+
+NEXT: Mapping[DownloadState, frozenset[DownloadState]] = {
+    _S.QUEUED: frozenset({_S.DOWNLOADING, _S.CANCELLED, _S.INTERRUPTED, _S.FAILED, _S.COMPLETED}),
+    _S.DOWNLOADING: frozenset({_S.VERIFYING, _S.PAUSED, _S.CANCELLED, _S.FAILED, _S.INTERRUPTED}),
+    _S.VERIFYING: frozenset({_S.COMPLETED, _S.DOWNLOADING, _S.FAILED, _S.INTERRUPTED}),
+    _S.PAUSED: frozenset({_S.DOWNLOADING, _S.QUEUED, _S.CANCELLED}),
+    _S.INTERRUPTED: frozenset({_S.QUEUED, _S.DOWNLOADING, _S.CANCELLED}),
+    _S.FAILED: frozenset({_S.QUEUED}),
+    _S.CANCELLED: frozenset({_S.QUEUED}),
+    _S.COMPLETED: frozenset(),
+}
+
+# What has an owner while it lasts; without one it was interrupted.
+OWNED = frozenset({_S.QUEUED, _S.DOWNLOADING, _S.VERIFYING})
+ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+# What a second request for the same model joins instead of starting anew.
+OPEN = frozenset(_S) - ENDED
+
+# How many ended downloads stay in the document: enough to look back, few enough to stay small.
+ENDED_KEPT = 20
+
+
+def moved(job: DownloadJob, state: DownloadState, at: str, **changes: Any) -> DownloadJob:
+    """Return the job in another state. Raises InvalidTransition where nothing leads there."""
+    if state not in NEXT[job.state]:
+        raise InvalidTransition(job.id, f"become {state}", job.state, sorted(NEXT[job.state]))
+    finished = at if state in ENDED else None
+    return job.model_copy(
+        update={"state": state, "updated_at": at, "finished_at": finished, "version": job.version + 1, **changes}
+    )
+
+
+def shown(job: DownloadJob, progress: Progress, at: str, **changes: Any) -> DownloadJob:
+    """Return the job with the figures of its progress."""
+    rate, eta = pull_progress.bytes_per_second(progress), pull_progress.eta_seconds(progress)
+    return job.model_copy(
+        update={
+            "phase": progress.phase,
+            "total_bytes": progress.total_bytes,
+            "total_is_estimate": progress.is_estimate,
+            "downloaded_bytes": progress.reached_bytes,
+            "percent": None if progress.percent is None else round(progress.percent, 1),
+            "bytes_per_second": None if rate is None else round(rate),
+            "eta_seconds": None if eta is None else round(eta, 1),
+            "message": _message(progress),
+            "layers": progress.layers,
+            "updated_at": at,
+            "version": job.version + 1,
+            **changes,
+        }
+    )
+
+
+def _message(progress: Progress) -> str | None:
+    again = progress.fetching_again_bytes
+    return f"fetching again {again / 1e6:,.0f} MB" if again else None
+
+
+def same_download(jobs: Iterable[DownloadJob], model: str, tag: str) -> DownloadJob | None:
+    """Return the open download of this model and tag, None if there is none."""
+    for job in jobs:
+        if job.state in OPEN and names.same(job.model, model) and names.same(job.tag, tag):
+            return job
+    return None
+
+
+def in_the_way(jobs: Iterable[DownloadJob], model: str) -> DownloadJob | None:
+    """Return a download of this model that has an owner, whatever its tag."""
+    return next((job for job in jobs if job.state in OWNED and names.same(job.model, model)), None)
+
+
+def pruned(jobs: Mapping[str, DownloadJob]) -> dict[str, DownloadJob]:
+    """Return the jobs without the ended ones that are too old to keep."""
+    ended = [job for job in jobs.values() if job.state in ENDED]
+    gone = {job.id for job in sorted(ended, key=lambda job: job.finished_at or "")[: -ENDED_KEPT or None]}
+    return {key: job for key, job in jobs.items() if key not in gone} if len(ended) > ENDED_KEPT else dict(jobs)
