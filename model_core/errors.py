@@ -19,10 +19,14 @@
     ├── InvalidTransition           a download cannot do this in the state it is in
     ├── CannotStart                 a setting or the address to listen on cannot be used
     ├── DownloadFailed              a download ended without the model being there
+    │   └── PullFailed              Ollama gave up a pull; says whether trying again can heal it
     ├── OllamaError                 Ollama answered something unexpected
     │   ├── OllamaUnavailable       nobody answers at Ollama's address
     │   ├── OllamaTimeout           Ollama took longer than the call may take
-    │   └── OllamaModelMissing      Ollama says that it has no such model
+    │   ├── OllamaBusy              Ollama has more to do than it takes on
+    │   ├── OllamaModelMissing      Ollama says that it has no such model
+    │   ├── AnswerCutShort          a generation ended before it was done
+    │   └── PullEnded               read of a pull that is over or was closed
     └── StoreError                  the metadata document
         ├── StoreBusy               another process holds its lock
         ├── StoreUnwritable         it cannot be written: full, read-only, no permission
@@ -65,6 +69,18 @@ class ModelManagerError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _revive, (type(self), self.happened, self.remedy, self.facts)
+
+
+def as_facts(error: ModelManagerError) -> dict[str, Any]:
+    """Return an error as plain values: its code, what happened, what to do next, and its facts."""
+    return {
+        "code": error.code,
+        "title": error.title,
+        "error": error.happened,
+        "remedy": error.remedy,
+        "detail": str(error),
+        **error.facts,
+    }
 
 
 def _revive(kind: type[ModelManagerError], happened: str, remedy: str, facts: dict[str, Any]) -> ModelManagerError:
@@ -298,6 +314,16 @@ class DownloadFailed(ModelManagerError):
         super().__init__(happened, remedy, model=model, reason=reason, upstream=upstream)
 
 
+class PullFailed(DownloadFailed):
+    """Ollama gave up a pull; ``reason`` is a word of pull_errors.PullReason, ``heals_by_retrying`` what it promises."""
+
+    def __init__(
+        self, model: str, happened: str, remedy: str, *, reason: str, heals_by_retrying: bool, upstream: str = ""
+    ) -> None:
+        super().__init__(model, happened, remedy, reason=reason, upstream=upstream)
+        self.facts["heals_by_retrying"] = heals_by_retrying
+
+
 class OllamaError(ModelManagerError):
     """Ollama answered something unexpected; ``upstream_status`` is its HTTP status, ``upstream`` its text, cleaned."""
 
@@ -343,13 +369,45 @@ class OllamaModelMissing(OllamaError):
         self.facts["model"] = model
 
 
+class OllamaBusy(OllamaError):
+    """Ollama has more to do than it takes on; the request was not even queued."""
+
+    code, title = "ollama_unavailable", "Ollama is busy"
+
+    def __init__(self, upstream: str = "") -> None:
+        super().__init__(
+            "Ollama has more requests waiting than it takes on.",
+            "Try again in a moment; OLLAMA_MAX_QUEUE of the Ollama server says how many may wait.",
+            upstream_status=503,
+            upstream=upstream,
+        )
+
+
+class AnswerCutShort(OllamaError):
+    """A generation ended before it was done: no figures, and the text stops anywhere."""
+
+    def __init__(self, model: str, characters: int) -> None:
+        super().__init__(
+            f"{model} stopped in the middle of its answer, after {characters} characters.",
+            "Try again; if it stays like this, try another model or look at Ollama's log.",
+        )
+        self.facts |= {"model": model, "characters": characters}
+
+
+class PullEnded(OllamaError):
+    """There is nothing more to read: the pull has succeeded or failed before, or it was closed here."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The pull of {model} is over.")
+
+
 class StoreError(ModelManagerError):
     """The metadata document could not be read or written; ``path`` is where it stands."""
 
     code, title = "store_unwritable", "Cannot keep the data"
 
-    def __init__(self, happened: str, remedy: str, *, path: str) -> None:
-        super().__init__(happened, remedy, path=path)
+    def __init__(self, happened: str, remedy: str, *, path: str, **facts: Any) -> None:
+        super().__init__(happened, remedy, path=path, **facts)
 
 
 class StoreBusy(StoreError):
