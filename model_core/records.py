@@ -126,6 +126,47 @@ class RunningModel(Record):
     expires_at: str | None
 
 
+class ModelDetails(Record):
+    """What Ollama tells of one installed model; never a path of its machine, never the list of tensors."""
+
+    name: str
+    capabilities: tuple[str, ...] | None = Field(default=None, description="None where this Ollama does not tell")
+    model_info: dict[str, Any] = Field(
+        default_factory=dict, description="the keys of the weights' file; a list is null unless asked for"
+    )
+    projector_info: dict[str, Any] | None = Field(default=None, description="the same of the part that sees")
+    parent_model: str | None = None
+    format: str | None = None
+    family: str | None = None
+    families: tuple[str, ...] = ()
+    parameter_size: str | None = None
+    quantization_level: str | None = None
+    parameters: str | None = Field(default=None, description="Ollama's own text, one parameter a line")
+    template: str | None = None
+    system: str | None = None
+    license: str | None = None
+    modified_at: str | None = None
+    remote: bool = Field(default=False, description="a cloud model: nothing of it lies here")
+
+
+class Answer(Record):
+    """What a model answered. Figures are None where Ollama did not tell; what is asked a second time is in its cache,
+    so prompt_tokens over prompt_seconds is no speed.
+    """
+
+    model: str
+    text: str
+    thinking: str | None = None
+    done_reason: str | None = Field(default=None, description="stop: it had finished; length: it was not let on")
+    total_seconds: float | None = None
+    load_seconds: float | None = Field(default=None, description="within total_seconds")
+    prompt_seconds: float | None = None
+    answer_seconds: float | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    tokens_per_second: float | None = Field(default=None, description="of the answer alone")
+
+
 # --- what is stored --------------------------------------------------------------------------------------------------
 
 
