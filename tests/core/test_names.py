@@ -113,6 +113,7 @@ def test_names_are_the_same_when_ollama_would_find_the_same_model(one, other, eq
         ("my-cloud-model", None),
         ("my-cloud", None),
         ("foo:bar-cloud/baz", None),
+        ("localhost:5000/library/my-cloud", None),
     ],
 )
 def test_a_place_at_the_end_of_a_name_is_seen(text, source):
