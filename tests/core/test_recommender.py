@@ -1,0 +1,565 @@
+"""The ranking keeps its order, explains itself, and never recommends what the check of the card would refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from catalog import MODEL_CATALOG
+from model_core.errors import NoSuitableModel
+from model_core.memory import GIB, MemoryProfile, Verdict, check_fit, format_memory
+from model_core.recommender import (
+    Candidate,
+    Criteria,
+    candidate_of,
+    format_download,
+    format_seconds,
+    recommend,
+)
+from model_core.records import ModelPurpose
+
+CATALOGUE = [candidate_of(entry, variant) for entry in MODEL_CATALOG.values() for variant in entry.variants]
+
+
+def ask(available_gib, priority="balanced", candidates=CATALOGUE, **criteria):
+    return recommend(candidates, Criteria(available_bytes=int(available_gib * GIB), priority=priority, **criteria))
+
+
+def with_one(name, quantization="q4", candidates=CATALOGUE, **changes):
+    """The same candidates, one of them changed."""
+    assert any((c.name, c.quantization) == (name, quantization) for c in candidates)
+    return [replace(c, **changes) if (c.name, c.quantization) == (name, quantization) else c for c in candidates]
+
+
+def names(answer):
+    return [(place.model, place.quantization) for place in answer.ranked]
+
+
+def reason(place, code):
+    return next(reason for reason in place.reasons if reason.code == code)
+
+
+def codes(place):
+    return [reason.code for reason in place.reasons]
+
+
+def small(name, **changes):
+    """A candidate that fits everywhere; all of them are equal but for what the test changes."""
+    known = {
+        "memory": MemoryProfile(file_bytes=1000),
+        "purpose": ModelPurpose.BALANCED,
+        "quantization": "q4",
+        "parameters": 1_000_000,
+    }
+    return Candidate(name=name, **{**known, **changes})
+
+
+# --- worked rows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("available_gib", "priority", "model", "quantization", "verdict"),
+    [
+        (8, "balanced", "llama3.1:8b-instruct", "q4", Verdict.FITS),
+        (12, "quality", "llama3.1:8b-instruct", "q8", Verdict.FITS),
+        (32, "quality", "mixtral:8x7b-instruct", "q4", Verdict.FITS),
+        (48, "quality", "llama3.1:70b-instruct", "q4", Verdict.FITS),
+        (2, "speed", "llama3.2:1b-instruct", "q4", Verdict.TIGHT),
+        (6, "balanced", "llama3.1:8b-instruct", "q4", Verdict.TIGHT),
+        (8, "speed", "llama3.2:3b-instruct", "q4", Verdict.FITS),
+        (24, "quality", "llama3.1:8b-instruct", "q8", Verdict.FITS),
+        (80, "quality", "llama3.1:70b-instruct", "q8", Verdict.FITS),
+        (80, "balanced", "llama3.1:8b-instruct", "q4", Verdict.FITS),
+        (4, "speed", "llama3.2:1b-instruct", "q4", Verdict.FITS),
+    ],
+)
+def test_a_fresh_machine_is_told_what_its_card_holds(available_gib, priority, model, quantization, verdict):
+    best = ask(available_gib, priority).best
+
+    assert (best.model, best.quantization, best.verdict) == (model, quantization, verdict)
+    assert not best.installed
+
+
+def test_a_tight_model_says_so():
+    assert "tight, only 411 MiB stay free" in reason(ask(2, "speed").best, "tight").text
+
+
+@pytest.mark.parametrize("priority", ["speed", "balanced", "quality"])
+def test_where_nothing_fits_the_smallest_need_is_named(priority):
+    with pytest.raises(NoSuitableModel) as error:
+        ask(0.5, priority)
+
+    assert error.value.smallest_model == "llama3.2:1b-instruct"
+    assert error.value.smallest_need_bytes == pytest.approx(1.60 * GIB, rel=0.01)
+    assert error.value.would_fit == []
+    assert error.value.criteria["available_bytes"] == GIB // 2
+    assert "llama3.2:1b-instruct (4-bit), needs 1.6 GiB" in str(error.value)
+
+
+def test_no_memory_is_none_and_not_no_filter():
+    with pytest.raises(NoSuitableModel):
+        ask(0)
+
+
+def test_where_a_shorter_context_would_help_it_is_named_and_helps():
+    with pytest.raises(NoSuitableModel) as error:
+        ask(8, "balanced", context_tokens=131_072)
+
+    assert error.value.would_fit[0]["model"] == "llama3.1:8b-instruct"
+    assert "With a context of 16,384 tokens llama3.1:8b-instruct (4-bit) would fit" in str(error.value)
+    for hope in error.value.would_fit:
+        again = ask(8, "balanced", context_tokens=hope["context_tokens"])
+        place = next(p for p in again.ranked if (p.model, p.quantization) == (hope["model"], hope["quantization"]))
+        assert (place.need.total, place.verdict) == (hope["need_bytes"], hope["verdict"])
+
+
+# --- the order, step by step -----------------------------------------------------------------------------------------
+
+BETTER_AND_WORSE = {
+    "reliable": ({"purpose": ModelPurpose.QUALITY}, {"failure_count": 3}),
+    "purpose": ({"memory": MemoryProfile(file_bytes=7 * GIB)}, {"purpose": ModelPurpose.SPEED, "installed": True}),
+    "verdict": ({}, {"memory": MemoryProfile(file_bytes=7 * GIB), "installed": True}),
+    "installed": ({"installed": True, "parameters": 1}, {}),
+    "size": ({"parameters": 2_000_000, "quantization": "q8"}, {}),
+    "known size": ({"quantization": "q8"}, {"parameters": None}),
+    "quantization": ({"failure_count": 1}, {"quantization": "q8"}),
+    "known quantization": ({"failure_count": 1}, {"quantization": None}),
+    "rate": ({"success_count": 1}, {"mean_seconds": 0.1}),
+    "time": ({"success_count": 5, "mean_seconds": 1.0}, {"success_count": 5, "mean_seconds": 1.1}),
+    "timed": ({"success_count": 5, "mean_seconds": 1.0}, {"success_count": 5}),
+}
+
+
+@pytest.mark.parametrize("step", BETTER_AND_WORSE)
+def test_the_order_decides_step_by_step(step):
+    better, worse = BETTER_AND_WORSE[step]
+    # The names would put the worse one first.
+    candidates = [small("a-worse", **worse), small("b-better", **better)]
+
+    assert names(ask(10, candidates=candidates))[0][0] == "b-better"
+
+
+def test_among_equals_the_name_decides():
+    assert [name for name, _ in names(ask(8, candidates=[small("b"), small("a")]))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("priority", "order"),
+    [
+        ("quality", ["quality", "balanced", "speed"]),
+        ("balanced", ["balanced", "speed", "quality"]),
+        ("speed", ["speed", "balanced", "quality"]),
+    ],
+)
+def test_the_nearest_purpose_comes_next(priority, order):
+    candidates = [small(purpose, purpose=ModelPurpose(purpose)) for purpose in ("balanced", "quality", "speed")]
+
+    answer = ask(8, priority, candidates)
+
+    assert [name for name, _ in names(answer)] == order
+    assert [codes(place)[0] for place in answer.ranked] == ["purpose", "other_purpose", "other_purpose"]
+
+
+def test_where_nothing_of_the_wished_purpose_fits_the_answer_says_so():
+    best = ask(12, "quality").best
+
+    assert reason(best, "nearest_purpose").text == (
+        "Nothing made for quality fits; this one is made for balanced work, which is nearest."
+    )
+
+
+def test_quality_takes_the_8_bit_form_only_where_it_fits_comfortably():
+    assert names(ask(9, "quality"))[0] == ("llama3.1:8b-instruct", "q4")
+    assert names(ask(10, "quality"))[0] == ("llama3.1:8b-instruct", "q8")
+    assert "finer" in codes(ask(10, "quality").best)
+
+
+def test_speed_takes_the_4_bit_form_of_the_largest_that_fits_comfortably():
+    assert names(ask(80, "speed"))[0] == ("llama3.2:3b-instruct", "q4")
+    assert "faster" in codes(ask(80, "speed").best)
+
+
+def test_what_is_installed_goes_before_a_larger_model_of_its_purpose_which_is_named_first_after_it():
+    answer = ask(8, "speed", with_one("llama3.2:1b-instruct", installed=True))
+    first, second = answer.best, answer.alternatives[0]
+
+    assert (first.model, first.installed, first.download_bytes) == ("llama3.2:1b-instruct", True, None)
+    assert (second.model, second.quantization) == ("llama3.2:3b-instruct", "q4")
+    assert reason(second, "larger_download").text == (
+        "2.0 GB to download first; larger than llama3.2:1b-instruct (4-bit), which is installed."
+    )
+
+
+def test_the_larger_download_comes_before_other_installed_models():
+    candidates = with_one("llama3.2:1b-instruct", installed=True)
+    candidates = with_one("llama3.2:1b-instruct", "q8", candidates, installed=True)
+
+    assert names(ask(8, "speed", candidates))[:3] == [
+        ("llama3.2:1b-instruct", "q4"),
+        ("llama3.2:3b-instruct", "q4"),
+        ("llama3.2:1b-instruct", "q8"),
+    ]
+
+
+def test_a_better_purpose_is_worth_a_download():
+    candidates = with_one("llama3.2:1b-instruct", installed=True)
+
+    assert ask(8, "balanced", candidates).best.model == "llama3.1:8b-instruct"
+
+
+def test_a_better_verdict_is_worth_a_download():
+    candidates = with_one("llama3.2:3b-instruct", installed=True)
+
+    assert names(ask(3.5, "speed", candidates))[0] == ("llama3.2:1b-instruct", "q4")
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_after_twenty_failures_something_else_is_said_and_why():
+    before = ask(8, "balanced").best
+    answer = ask(8, "balanced", with_one(before.model, before.quantization, failure_count=20))
+
+    assert answer.best.model != before.model
+    assert codes(answer.best)[0] == "passed_over"
+    assert answer.best.reasons[0].text == (
+        "llama3.1:8b-instruct (4-bit) would suit better, but failed here 20 of 20 times."
+    )
+    assert names(answer)[-1] == (before.model, before.quantization)
+    assert "unreliable" in codes(answer.ranked[-1])
+
+
+@pytest.mark.parametrize(("failures", "still_first"), [(1, True), (2, True), (3, False)])
+def test_one_failure_in_one_try_does_not_condemn(failures, still_first):
+    answer = ask(8, "balanced", with_one("llama3.1:8b-instruct", failure_count=failures))
+
+    assert (answer.best.model == "llama3.1:8b-instruct") is still_first
+
+
+def test_proven_counts_successes_and_not_uses():
+    tried = [small("a", failure_count=2), small("b", success_count=1), small("c")]
+    places = {place.model: place for place in ask(8, candidates=tried).ranked}
+
+    assert reason(places["a"], "unproven").text == "Failed here 2 of 2 times so far."
+    assert reason(places["b"], "proven").text == "Worked here 1 of 1 times."
+    assert reason(places["c"], "unproven").text == "Not used here yet."
+
+
+def test_history_tells_how_often_and_how_fast():
+    used = with_one("llama3.1:8b-instruct", success_count=38, failure_count=2, mean_seconds=4.21, installed=True)
+
+    assert reason(ask(8, candidates=used).best, "proven").text == "Worked here 38 of 40 times, 4.2 s on average."
+
+
+# --- who may be recommended ------------------------------------------------------------------------------------------
+
+
+def unpublished(**changes):
+    entry = MODEL_CATALOG["llama3.1:13b-instruct"]
+    return Candidate(
+        name=entry.name,
+        memory=MemoryProfile(file_bytes=4 * GIB),
+        purpose=entry.purpose,
+        parameters=13_000_000_000,
+        published=entry.published,
+        **changes,
+    )
+
+
+def test_what_was_never_published_is_recommended_only_where_the_user_made_it():
+    without = ask(16, "quality", [*CATALOGUE, unpublished()])
+    made = ask(16, "quality", [*CATALOGUE, unpublished(installed=True)])
+
+    assert "llama3.1:13b-instruct" not in [name for name, _ in names(without)]
+    assert made.best.model == "llama3.1:13b-instruct"
+
+
+def test_models_that_see_come_when_asked_for_and_then_alone():
+    seeing = {name for name, entry in MODEL_CATALOG.items() if "vision" in entry.capabilities}
+
+    assert not {name for name, _ in names(ask(80))} & seeing
+    assert {name for name, _ in names(ask(80, needs=("vision",)))} == seeing
+    assert codes(ask(80, needs=("vision",)).best)[0] == "capability"
+
+
+def test_a_guess_is_decided_by_its_upper_end():
+    best = ask(8, needs=("vision",)).best
+
+    assert best.model == "qwen3-vl:4b-instruct"
+    assert best.need.basis == "guess"
+    assert best.margin_bytes == 8 * GIB - best.need.high
+    assert "4.69 GiB to 5.19 GiB (guessed from the size of its file)" in reason(best, "fits").text
+
+
+def test_specialized_models_and_those_that_cannot_answer_are_left_out():
+    candidates = [
+        small("plain"),
+        small("special", purpose=ModelPurpose.SPECIALIZED),
+        small("embedding", capabilities=("embedding",)),
+    ]
+
+    assert names(ask(8, candidates=candidates)) == [("plain", "q4")]
+
+
+def test_a_need_that_nothing_meets_names_the_need():
+    with pytest.raises(NoSuitableModel) as error:
+        ask(8, needs=("audio",))
+
+    assert "audio" in str(error.value)
+    assert error.value.smallest_need_bytes is None
+
+
+@pytest.mark.parametrize(("installed_only", "expected"), [(True, 1), (False, 5), (None, 5)])
+def test_installed_only_leaves_out_what_must_be_downloaded(installed_only, expected):
+    candidates = with_one("llama3.2:1b-instruct", installed=True)
+
+    assert len(ask(8, candidates=candidates, installed_only=installed_only).ranked) == expected
+
+
+def test_installed_only_on_a_fresh_machine_says_what_to_do():
+    with pytest.raises(NoSuitableModel) as error:
+        ask(8, installed_only=True)
+
+    assert "Leave installed_only out" in error.value.remedy
+
+
+def test_without_any_candidate_the_error_still_says_what_to_do():
+    with pytest.raises(NoSuitableModel) as error:
+        recommend([], Criteria(available_bytes=GIB))
+
+    assert error.value.remedy
+
+
+# --- what the caller asked -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "code"), [("caller", None), ("setting", None), ("probe", None), ("assumed", "assumed_memory")]
+)
+def test_an_assumed_figure_is_called_assumed(source, code):
+    answer = ask(8, source=source)
+
+    assert ("assumed_memory" in codes(answer.best)) is (code is not None)
+    assert answer.criteria.source == source
+
+
+def test_advice_for_a_machine_without_a_card_says_that_it_is_slow():
+    best = ask(8, source="processor").best
+
+    assert "slowly" in reason(best, "on_processor").text
+    assert "graphics memory" not in reason(best, "fits").text
+
+
+def test_a_context_longer_than_the_model_reads_is_said():
+    answer = ask(80, "quality", context_tokens=65_536)
+    mixtral = next(place for place in answer.ranked if place.model == "mixtral:8x7b-instruct")
+
+    assert reason(mixtral, "shorter_context").text == "Reads at most 32,768 tokens, fewer than the 65,536 asked for."
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"available_bytes": -1}, {"priority": "specialized"}, {"priority": "best"}, {"context_tokens": 0}]
+)
+def test_criteria_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Criteria(**{"available_bytes": GIB, **wrong})
+
+
+def test_the_list_may_be_cut_and_says_how_many_there_were():
+    criteria = Criteria(available_bytes=80 * GIB)
+
+    cut = recommend(CATALOGUE, criteria, limit=3)
+    whole = recommend(CATALOGUE, criteria, limit=None)
+
+    assert cut.ranked == whole.ranked[:3]
+    assert cut.suitable_count == whole.suitable_count == len(whole.ranked) == 10
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+profiles = st.sampled_from([candidate.memory for candidate in CATALOGUE]) | st.builds(
+    MemoryProfile, file_bytes=st.integers(0, 60 * GIB), context_limit=st.none() | st.integers(1, 200_000)
+)
+candidate_lists = st.lists(
+    st.builds(
+        Candidate,
+        name=st.text("abc", min_size=1, max_size=3),
+        memory=profiles,
+        purpose=st.sampled_from(ModelPurpose),
+        quantization=st.sampled_from([None, "q4", "q8", "Q5_K_M"]),
+        parameters=st.none() | st.sampled_from([1_230_000_000, 8_030_261_248, 70_550_000_000]),
+        capabilities=st.sampled_from([("completion",), ("completion", "vision"), ("embedding",)]),
+        installed=st.booleans(),
+        published=st.booleans(),
+        download_bytes=st.none() | st.integers(1, 10**11),
+        approximate=st.booleans(),
+        success_count=st.integers(0, 50),
+        failure_count=st.integers(0, 50),
+        mean_seconds=st.none() | st.floats(0.001, 1000),
+    ),
+    max_size=12,
+    unique_by=lambda candidate: (candidate.name, candidate.quantization),
+)
+criterias = st.builds(
+    Criteria,
+    available_bytes=st.integers(0, 90 * GIB),
+    priority=st.sampled_from(["speed", "balanced", "quality"]),
+    context_tokens=st.integers(1, 140_000),
+    needs=st.sampled_from([(), ("vision",)]),
+    installed_only=st.sampled_from([None, True, False]),
+    source=st.sampled_from(["caller", "setting", "probe", "processor", "assumed"]),
+    ram_free_bytes=st.none() | st.integers(0, 64 * GIB),
+)
+
+
+def answer_or_error(candidates, criteria):
+    try:
+        return recommend(candidates, criteria, limit=None)
+    except NoSuitableModel as error:
+        return str(error), error.facts
+
+
+@given(candidates=candidate_lists, criteria=criterias, data=st.data())
+def test_the_order_of_the_candidates_does_not_matter(candidates, criteria, data):
+    shuffled = data.draw(st.permutations(candidates))
+
+    assert answer_or_error(shuffled, criteria) == answer_or_error(candidates, criteria)
+
+
+@given(candidates=candidate_lists, criteria=criterias)
+def test_every_recommended_model_passes_the_check_and_the_wish(candidates, criteria):
+    answer = answer_or_error(candidates, criteria)
+    if isinstance(answer, tuple):
+        return
+    by_name = {(candidate.name, candidate.quantization): candidate for candidate in candidates}
+
+    for place in answer.ranked:
+        candidate = by_name[place.model, place.quantization]
+        check = check_fit(
+            place.model,
+            place.quantization,
+            candidate.memory,
+            criteria.available_bytes,
+            context_tokens=criteria.context_tokens,
+            ram_free_bytes=criteria.ram_free_bytes,
+        )
+        assert check.compatible
+        assert (check.verdict, check.need, check.margin_bytes) == (place.verdict, place.need, place.margin_bytes)
+        assert candidate.published or candidate.installed
+        assert candidate.installed or not criteria.installed_only
+        assert ("vision" in candidate.capabilities) == ("vision" in criteria.needs)
+
+
+@given(candidates=candidate_lists, criteria=criterias)
+def test_an_empty_answer_means_that_nothing_allowed_fits(candidates, criteria):
+    answer = answer_or_error(candidates, criteria)
+    if not isinstance(answer, tuple):
+        return
+    _, facts = answer
+
+    smallest = facts["smallest_need_bytes"]
+    assert smallest is None or smallest > criteria.available_bytes
+    for hope in facts["would_fit"]:
+        assert hope["context_tokens"] < criteria.context_tokens
+        shorter = criteria.model_copy(update={"context_tokens": hope["context_tokens"]})
+        places = {(place.model, place.quantization): place for place in recommend(candidates, shorter).ranked}
+        assert places[hope["model"], hope["quantization"]].need.total == hope["need_bytes"]
+
+
+@given(candidates=candidate_lists, criteria=criterias, more=st.integers(0, 90 * GIB))
+def test_more_memory_never_gives_a_worse_verdict(candidates, criteria, more):
+    before = answer_or_error(candidates, criteria)
+    if isinstance(before, tuple):
+        return
+    after = recommend(
+        candidates, criteria.model_copy(update={"available_bytes": criteria.available_bytes + more}), limit=None
+    )
+
+    verdicts = {(place.model, place.quantization): place.verdict for place in after.ranked}
+    for place in before.ranked:
+        assert verdicts[place.model, place.quantization].rank <= place.verdict.rank
+
+
+@given(candidates=candidate_lists, criteria=criterias, data=st.data())
+def test_a_success_never_lowers_a_place_and_a_failure_never_raises_it(candidates, criteria, data):
+    answer = answer_or_error(candidates, criteria)
+    if isinstance(answer, tuple):
+        return
+    name, quantization = data.draw(st.sampled_from(names(answer)))
+    changed = next(c for c in candidates if (c.name, c.quantization) == (name, quantization))
+
+    def place_with(**changes):
+        again = recommend(with_one(name, quantization, candidates, **changes), criteria, limit=None)
+        return names(again).index((name, quantization))
+
+    place = names(answer).index((name, quantization))
+    assert place_with(success_count=changed.success_count + 1) <= place
+    assert place_with(failure_count=changed.failure_count + 1) >= place
+
+
+@settings(max_examples=200)
+@given(candidates=candidate_lists, criteria=criterias)
+def test_the_reasons_say_nothing_but_what_the_answer_holds(candidates, criteria):
+    answer = answer_or_error(candidates, criteria)
+    if isinstance(answer, tuple):
+        return
+    by_name = {(candidate.name, candidate.quantization): candidate for candidate in candidates}
+
+    for index, place in enumerate(answer.ranked):
+        candidate = by_name[place.model, place.quantization]
+        found = {reason.code: reason for reason in place.reasons}
+        assert len(found) == len(place.reasons)
+
+        memory = found[place.verdict.value]
+        assert memory.values["need_bytes"] == place.need.total
+        assert memory.values["margin_bytes"] == place.margin_bytes
+        assert memory.values["available_bytes"] == criteria.available_bytes
+        assert format_memory(place.need.high) in memory.text
+        assert format_memory(place.margin_bytes) in memory.text
+        assert format_memory(criteria.available_bytes) in memory.text
+
+        assert ("installed" in found) == place.installed
+        if not place.installed:
+            download = found.get("download") or found["larger_download"]
+            assert download.values["download_bytes"] == place.download_bytes
+            if place.download_bytes is not None:
+                assert format_download(place.download_bytes) in download.text
+
+        assert ("unreliable" in found) != ("proven" in found or "unproven" in found)
+        if "proven" in found:
+            assert found["proven"].values["success_count"] == candidate.success_count
+            assert f"{candidate.success_count} of {candidate.use_count} times" in found["proven"].text
+            if candidate.mean_seconds is not None:
+                assert format_seconds(candidate.mean_seconds) in found["proven"].text
+
+        if "larger_download" in found:
+            assert index == 1
+            assert answer.best.installed and answer.best.purpose is place.purpose
+        if "passed_over" in found:
+            assert index == 0
+        if "nearest_purpose" in found:
+            assert criteria.priority.value not in [p.purpose.value for p in answer.ranked]
+
+
+def test_ten_thousand_models_are_ranked_in_a_fifth_of_a_second():
+    many = [
+        replace(CATALOGUE[i % len(CATALOGUE)], name=f"m{i}", success_count=i % 50, mean_seconds=1.0 + i % 7)
+        for i in range(10_000)
+    ]
+
+    def seconds(candidates, **criteria):
+        started = time.perf_counter()
+        with contextlib.suppress(NoSuitableModel):
+            recommend(candidates, Criteria(**criteria))
+        return time.perf_counter() - started
+
+    # The best of three: other work on the machine must not decide.
+    assert min(seconds(many, available_bytes=20 * GIB) for _ in range(3)) < 0.2
+    assert min(seconds(many, available_bytes=1 * GIB, context_tokens=131_072) for _ in range(3)) < 0.2
+    assert min(seconds(many[:50], available_bytes=20 * GIB) for _ in range(3)) < 0.005
