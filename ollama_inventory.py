@@ -1,4 +1,4 @@
-"""What Ollama holds, as last seen, and when: asked again when the answer is old, kept and marked stale when Ollama is down."""
+"""What Ollama holds, as last seen, and when: asked again when the answer is old, kept when Ollama is down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION_S = 300.0
 
 @dataclass(frozen=True)
 class Seen:
-    """The last answer. reachable is None before anybody asked; error says why it is not reachable."""
+    """The last answer. reachable is None before anybody asked; error says why Ollama is not reachable."""
 
     inventory: Inventory
     checked_at: str | None
@@ -37,31 +37,30 @@ class Seen:
 
 
 class OllamaInventory:
-    """Holds the last answer of one Ollama's list. May be used from many threads: one asks, the others take its answer."""
+    """Holds the last answer of one Ollama's list. Of many threads one asks, and the others take its answer."""
 
     def __init__(
         self,
         client: OllamaClient,
         now_text: Callable[[], str],
-        known: OllamaSeen,
+        remembered: Callable[[], OllamaSeen],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Remember nothing yet; `remembered` is asked, once, when Ollama does not answer the first time."""
         self._client, self._now_text, self._monotonic = client, now_text, monotonic
+        self._remembered = remembered
         self._asking = threading.Lock()
-        self._seen = Seen(Inventory(known.models), known.checked_at, version=known.version)
+        self._seen: Seen | None = None
         self._asked_at = self._version_at = float("-inf")
 
-    def last(self) -> Seen:
-        """Return the last answer, however old, without asking."""
-        return self._seen
-
     def look(self) -> Seen:
-        """Return an answer that is fit to be shown: a fresh one, or the last one with the reason why there is no newer."""
-        if self._is_due():
+        """Return an answer that is fit to be shown: a fresh one, or the last with the reason why there is no newer."""
+        if (seen := self._seen) is None or self._is_due(seen):
             with self._asking:
-                if self._is_due():
-                    self._ask()
-        return self._seen
+                seen = self._seen
+                if seen is None or self._is_due(seen):
+                    seen = self._ask()
+        return seen
 
     def ask(self) -> Seen:
         """Return what Ollama holds this moment, to decide on. Raises OllamaUnavailable and other OllamaErrors."""
@@ -71,18 +70,20 @@ class OllamaInventory:
             raise seen.error
         return seen
 
-    def _is_due(self) -> bool:
-        patience = RETRY_S if self._seen.reachable is False else FRESH_S
-        return self._monotonic() - self._asked_at >= patience
+    def _is_due(self, seen: Seen) -> bool:
+        return self._monotonic() - self._asked_at >= (FRESH_S if seen.reachable else RETRY_S)
 
     def _ask(self) -> Seen:
-        before = self._seen
+        before = self._seen or Seen(Inventory(()), None)
         try:
             models = self._client.tags()
             version = before.version
             if version is None or not before.reachable or self._monotonic() - self._version_at >= VERSION_S:
                 version, self._version_at = self._client.version(), self._monotonic()
         except OllamaError as error:
+            if self._seen is None:
+                known = self._remembered()
+                before = Seen(Inventory(known.models), known.checked_at, version=known.version)
             if before.reachable is not False:
                 logger.warning("ollama not reachable reason=%s", error.happened)
             self._seen = replace(before, reachable=False, error=error)
@@ -94,3 +95,7 @@ class OllamaInventory:
             self._seen = Seen(inventory, self._now_text(), reachable=True, version=version)
         self._asked_at = self._monotonic()
         return self._seen
+
+    def forget(self) -> None:
+        """Let the next look ask again: something has just been changed there."""
+        self._asked_at = float("-inf")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
 from model_core import times, usage
 from model_core.errors import StoreUnreadable
-from model_core.records import CatalogEntry, Document, ModelPurpose, StoredModel, Usage
+from model_core.installed import Shown
+from model_core.records import CatalogEntry, Document, ModelPurpose, OllamaSeen, StoredModel, Usage
 
 FORMAT = 2
 
@@ -73,9 +74,7 @@ class DocumentCodec:
         return isinstance(data, dict) and data.get("format", 1) != FORMAT
 
     def _completed(self, document: Document) -> Document:
-        missing = {
-            name: new_model(name, entry) for name, entry in self._catalog.items() if name not in document.models
-        }
+        missing = {name: new_model(name, entry) for name, entry in self._catalog.items() if name not in document.models}
         update: dict[str, Any] = {}
         if missing:
             update["models"] = {**document.models, **missing}
@@ -91,7 +90,8 @@ class DocumentCodec:
             if isinstance(model, dict)
         }
         current = old.get("current_model")
-        return _without_nan(old) | {
+        cleaned: dict[str, Any] = _without_nan(old)
+        return cleaned | {
             "format": FORMAT,
             "installation_id": installation,
             "current_model": current if isinstance(current, str) and current else None,
@@ -121,13 +121,69 @@ def new_model(name: str, entry: CatalogEntry | None = None) -> StoredModel:
     """Return what is stored of a model before anything is known of its use."""
     if entry is None:
         return StoredModel(name=name, size="", description="Installed in Ollama; not in the catalogue.")
-    seed_fields = {field: getattr(entry, field) for field in StoredModel.model_fields if field in CatalogEntry.model_fields}
+    seed_fields = {
+        field: getattr(entry, field) for field in StoredModel.model_fields if field in CatalogEntry.model_fields
+    }
     return StoredModel(**seed_fields)
+
+
+def remember(document: Document, seen: OllamaSeen, shown: Shown, copied: Mapping[str, str] | None = None) -> Document:
+    """Return the document with what Ollama said it holds.
+
+    copied  digests that we have just copied, by the catalogue's id that they were copied to
+
+    A model that is gone stays on record if it was ever used; else only the catalogue's entries stay.
+    """
+    others = {model.name: model for model in shown.others}
+    models: dict[str, StoredModel] = {}
+    for name, model in document.models.items():
+        if name in shown.entries:
+            held = shown.entries[name]
+            answering = held.answering
+            change: dict[str, Any] = {
+                "installed": held.installed,
+                "digest": held.digest,
+                "size_bytes": answering.size_bytes if answering else None,
+            }
+            if copied and name in copied:
+                change["copied_digest"] = copied[name]
+        elif name in others:
+            change = {"installed": True, "digest": others[name].digest, "size_bytes": others[name].size_bytes}
+        elif model.history:
+            change = {"installed": False}
+        else:
+            continue
+        same = all(getattr(model, field) == value for field, value in change.items())
+        models[name] = model if same else model.model_copy(update=change)
+    for name, other in others.items():
+        if name not in models:
+            fresh = new_model(name)
+            models[name] = fresh.model_copy(
+                update={
+                    "size": (other.parameter_size or "").lower(),
+                    "installed": True,
+                    "digest": other.digest,
+                    "size_bytes": other.size_bytes,
+                    "download_size_mb": round(other.size_bytes / 1e6),
+                }
+            )
+    if models == document.models and seen.models == document.ollama.models and seen.version == document.ollama.version:
+        return document
+    return document.model_copy(update={"models": models, "ollama": seen})
 
 
 # What an old document may say of a model, and the types in which we believe it; the figures of use are read apart.
 _SEED_TEXTS = {"size", "description", "recommended_use"}
-_DERIVED = {"usage_count", "avg_inference_time", "success_rate", "last_used", "history", "digest", "size_bytes", "copied_digest"}
+_DERIVED = {
+    "usage_count",
+    "avg_inference_time",
+    "success_rate",
+    "last_used",
+    "history",
+    "digest",
+    "size_bytes",
+    "copied_digest",
+}
 
 
 def _keeps(key: str, value: Any) -> bool:
@@ -148,7 +204,7 @@ def _keeps(key: str, value: Any) -> bool:
     return True
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -18,7 +18,7 @@ _PREFIX = 12  # digests in the catalogue are known by their first 12 hex digits,
 
 
 class Inventory:
-    """One answer of Ollama's list, looked up by name and by digest. Cloud models are left out: nothing of them is here."""
+    """One answer of Ollama's list, looked up by name and by digest. Cloud models are left out: they are not here."""
 
     def __init__(self, installed: Iterable[InstalledModel]) -> None:
         self.models = tuple(model for model in installed if not model.remote)
@@ -65,6 +65,10 @@ class Holding:
         variants = self.by_quantization or {}
         return variants[self.quantization] if self.quantization else (self.names[0] if self.names else None)
 
+    def quantization_of(self, digest: str) -> str | None:
+        """Return which form has this digest, None if none has."""
+        return next((q for q, model in (self.by_quantization or {}).items() if model.digest == digest), None)
+
     @property
     def digest(self) -> str | None:
         """The digest of what a caller gets under the entry's id."""
@@ -83,7 +87,7 @@ def hold(entry: CatalogEntry, inventory: Inventory, copied_digest: str | None = 
     digests = {held.digest for held in variants.values()} | ({copied_digest} if copied_digest else set())
     under_id = inventory.get(entry.name)
     own_model = under_id is not None and bool(entry.variants or not entry.published) and under_id.digest not in digests
-    found: dict[str, InstalledModel] = {}
+    found: dict[tuple[str, ...], InstalledModel] = {}
     if under_id:
         found[_key(under_id.name)] = under_id
     for digest in sorted(digests):
@@ -116,7 +120,7 @@ def _answering_quantization(
 ) -> str | None:
     if under_id is None:
         return next((v.quantization for v in entry.variants if v.quantization in variants), None)
-    return next((quantization for quantization, held in variants.items() if held.digest == under_id.digest), None)
+    return next((quantization for quantization, model in variants.items() if model.digest == under_id.digest), None)
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,7 @@ class Shown:
         return [name for name, held in self.entries.items() if held.installed] + [m.name for m in self.others]
 
 
-def show(
-    entries: Mapping[str, CatalogEntry], inventory: Inventory, copied_digests: Mapping[str, str | None]
-) -> Shown:
+def show(entries: Mapping[str, CatalogEntry], inventory: Inventory, copied_digests: Mapping[str, str | None]) -> Shown:
     """Return what is there for every entry, and what belongs to none."""
     held = {name: hold(entry, inventory, copied_digests.get(name)) for name, entry in entries.items()}
     taken = {_key(model.name) for holding in held.values() for model in holding.names}
@@ -143,7 +145,7 @@ def show(
 
 @dataclass(frozen=True)
 class Meant:
-    """What a caller's name means: an entry (with the quantization, if the name was one of its tags), or a name of Ollama's."""
+    """What a caller's name means: an entry, with the quantization if it was one of its tags; or a name of Ollama's."""
 
     name: str
     entry: CatalogEntry | None = None
@@ -168,16 +170,41 @@ def resolve(text: str, entries: Mapping[str, CatalogEntry]) -> Meant:
     return Meant(names.parse(text.strip()).display)
 
 
-def own_names(entry: CatalogEntry, holding: Holding) -> list[str]:
+def own_names(entry: CatalogEntry, holding: Holding, quantization: str | None = None) -> list[str]:
     """Return the names that go when the entry is deleted: its id and its tags, never another's that shares weights.
+
+    quantization  only this form of it: its tag, and the id where it points there
 
     The user's own model under the id is what the user sees there, so it is what goes; the entry's tags stay then.
     """
     if holding.own_model and holding.under_id:
         return [holding.under_id.name]
-    own = {_key(entry.name)} | {_key(variant.tag) for variant in entry.variants}
-    own |= {_key(alias) for variant in entry.variants for alias in variant.aliases}
+    variants = [v for v in entry.variants if quantization in (None, v.quantization)]
+    own = {_key(name) for variant in variants for name in (variant.tag, *variant.aliases)}
+    if quantization in (None, holding.quantization):
+        own.add(_key(entry.name))
     return [model.name for model in holding.names if _key(model.name) in own]
+
+
+def freed_bytes(gone: Iterable[str], before: Inventory, after: Inventory) -> int | None:
+    """Return what a deletion gave back to the disk, None where it cannot be known.
+
+    Copies share everything with what they were copied from. A model made from another shares its weights, which
+    Ollama's list does not tell: where one of the same family and size stays, nothing can be said.
+    """
+    freed = 0
+    for model in {found.digest: found for name in gone if (found := before.get(name))}.values():
+        if after.of_digest(model.digest):
+            continue
+        if any(_may_share(model, other) for other in after.models):
+            return None
+        freed += model.size_bytes
+    return freed
+
+
+def _may_share(one: InstalledModel, other: InstalledModel) -> bool:
+    traits = (one.family, one.parameter_size, one.quantization_level)
+    return traits == (other.family, other.parameter_size, other.quantization_level)
 
 
 def _key(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Ollama's model names: parse, normalise, compare. The rules are Ollama's own (types/model/name.go, modelref.go, v0.33).
+"""Ollama's model names: parse, normalise, compare. The rules are Ollama's own (v0.33: name.go, modelref.go).
 
     [scheme://][host/][namespace/]model[:tag]      defaults: registry.ollama.ai / library / latest
 

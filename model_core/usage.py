@@ -179,7 +179,7 @@ def from_seed(
     """
     successes = usage_count if success_rate is None else round(success_rate * usage_count)
     mean_ns = None if avg_inference_time is None else round(avg_inference_time * NS_PER_S)
-    # The seed averaged over successes; where its rate says that there were none, the mean must have come from somewhere.
+    # The seed averaged over successes; where its rate says that there were none, the mean came from somewhere.
     timed = (successes or usage_count) if mean_ns is not None else 0
     return Usage(
         count=usage_count,

@@ -1,0 +1,188 @@
+"""What the recommender and the check weigh, from catalogue, document and Ollama's list; and what they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from model_core import usage
+from model_core.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotInstalled,
+    ModelNotPublished,
+    NameTaken,
+    UnknownQuantization,
+)
+from model_core.installed import Holding, Inventory, Meant, Shown
+from model_core.memory import MemoryProfile, profile_of
+from model_core.recommender import Candidate, Criteria, candidate_of
+from model_core.records import (
+    GIB,
+    CatalogEntry,
+    Document,
+    InstalledModel,
+    ModelPurpose,
+    StoredModel,
+    Usage,
+    Variant,
+)
+
+# What a download takes when nothing is said, and so what earlier figures without a digest are taken to be about.
+DEFAULT_QUANTIZATION = "q4"
+
+_NO_RECORD = StoredModel(name="")
+
+
+# The longest of the catalogues is 10 million (llama4 scout).
+MOST_CONTEXT_TOKENS = 16_777_216
+# No card has more; a figure beyond is bytes or megabytes by mistake.
+MOST_VRAM_GB = 10_000
+PRIORITIES = (ModelPurpose.SPEED, ModelPurpose.BALANCED, ModelPurpose.QUALITY)
+
+
+def gib_as_bytes(value: Any, field: str) -> int:
+    """Return GiB as bytes; 0 means none, and is a figure like any other. Raises InvalidRequest naming the field."""
+    # NaN compares false with everything, so the test is for what is allowed.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_VRAM_GB:
+        raise InvalidRequest(field, f"must be a number from 0 to {MOST_VRAM_GB:,}", "It is counted in GiB.")
+    return round(value * GIB)
+
+
+def criteria(
+    available_bytes: int,
+    source: str,
+    priority: str,
+    context_tokens: int,
+    needs: Iterable[str],
+    installed_only: bool | None,
+) -> Criteria:
+    """Return a wish, checked. Raises InvalidRequest naming the field."""
+    if priority not in PRIORITIES:
+        raise InvalidRequest("priority", "is none of the known ones", f"Use one of {', '.join(PRIORITIES)}.")
+    check_context(context_tokens)
+    return Criteria.model_validate(
+        {
+            "available_bytes": available_bytes,
+            "source": source,
+            "priority": ModelPurpose(priority),
+            "context_tokens": context_tokens,
+            "needs": tuple(needs),
+            "installed_only": installed_only,
+        }
+    )
+
+
+def check_context(context_tokens: Any) -> int:
+    """Return a context that some model could have. Raises InvalidRequest."""
+    is_whole = isinstance(context_tokens, int) and not isinstance(context_tokens, bool)
+    if not is_whole or not 1 <= context_tokens <= MOST_CONTEXT_TOKENS:
+        raise InvalidRequest("context_tokens", f"must be a whole number from 1 to {MOST_CONTEXT_TOKENS:,}")
+    return int(context_tokens)
+
+
+def candidates(entries: Mapping[str, CatalogEntry], document: Document, shown: Shown) -> list[Candidate]:
+    """Return every model in every quantization that could be recommended."""
+    found = []
+    for name, entry in entries.items():
+        held, stored = shown.entries[name], document.models.get(name, _NO_RECORD)
+        if held.own_model and held.under_id:
+            found.append(_of_installed(held.under_id, stored, entry))
+            continue
+        for variant in entry.variants:
+            there = (held.by_quantization or {}).get(variant.quantization)
+            sums = _usage_of(stored, there.digest if there else variant.digest_prefix, _is_answering(held, variant))
+            found.append(
+                candidate_of(
+                    entry,
+                    variant,
+                    installed=there is not None,
+                    success_count=sums.success_count,
+                    failure_count=sums.count - sums.success_count,
+                    mean_seconds=usage.mean_s(sums),
+                )
+            )
+    found += [_of_installed(model, document.models.get(model.name, _NO_RECORD)) for model in shown.others]
+    return found
+
+
+def _is_answering(held: Holding, variant: Variant) -> bool:
+    return variant.quantization == (held.quantization or DEFAULT_QUANTIZATION)
+
+
+def _usage_of(stored: StoredModel, digest: str | None, takes_unknown: bool) -> Usage:
+    """Return what is on record of these weights; what was recorded without a digest goes to one form only."""
+    return usage.total(
+        sums
+        for by_digest in stored.history.values()
+        for recorded, sums in by_digest.items()
+        if (recorded and digest and recorded.startswith(digest)) or (not recorded and takes_unknown)
+    )
+
+
+def _of_installed(model: InstalledModel, stored: StoredModel, entry: CatalogEntry | None = None) -> Candidate:
+    sums = _usage_of(stored, model.digest, takes_unknown=True)
+    return Candidate(
+        name=model.name,
+        memory=MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens),
+        purpose=entry.purpose if entry else stored.purpose,
+        quantization=model.quantization_level,
+        capabilities=model.capabilities or ("completion",),
+        installed=True,
+        success_count=sums.success_count,
+        failure_count=sums.count - sums.success_count,
+        mean_seconds=usage.mean_s(sums),
+    )
+
+
+def profile(
+    meant: Meant, quantization: str | None, held: Holding, inventory: Inventory
+) -> tuple[str | None, MemoryProfile]:
+    """Return which form of a model is meant, and what its need follows from.
+
+    Without a quantization it is the form that is installed, else the 4-bit one. Raises UnknownQuantization,
+    ModelNotPublished, ModelNotFound.
+    """
+    entry, asked = meant.entry, quantization or meant.quantization
+    own = held.under_id if held.own_model else (None if entry else inventory.get(meant.name))
+    if own is not None:
+        if asked and asked != own.quantization_level:
+            raise UnknownQuantization(meant.name, [own.quantization_level] if own.quantization_level else ())
+        return own.quantization_level, MemoryProfile(file_bytes=own.size_bytes, context_limit=own.context_tokens)
+    if entry is None:
+        raise ModelNotFound(meant.name)
+    variant = variant_of(entry, asked or held.quantization)
+    return variant.quantization, profile_of(entry, variant)
+
+
+def answering(meant: Meant, held: Holding, quantization: str | None) -> InstalledModel:
+    """Return what an entry's id is to point to.
+
+    Raises ModelNotInstalled, ModelNotPublished, NameTaken, UnknownQuantization.
+    """
+    entry = meant.entry
+    if entry is None:
+        raise ModelNotFound(meant.name)
+    if quantization and held.own_model and held.under_id:
+        raise NameTaken(entry.name, held.under_id.digest)
+    if quantization:
+        variant_of(entry, quantization)
+    found = (held.by_quantization or {}).get(quantization) if quantization else held.answering
+    if found:
+        return found
+    if not entry.published:
+        raise ModelNotPublished(entry.name, entry.alternatives)
+    raise ModelNotInstalled(entry.name, quantization)
+
+
+def variant_of(entry: CatalogEntry, quantization: str | None) -> Variant:
+    """Return one form of an entry, 4-bit when nothing is said. Raises UnknownQuantization, ModelNotPublished."""
+    if not entry.published:
+        raise ModelNotPublished(entry.name, entry.alternatives)
+    wanted = quantization or DEFAULT_QUANTIZATION
+    for variant in entry.variants:
+        if variant.quantization == wanted:
+            return variant
+    if quantization is None and entry.variants:
+        return entry.variants[0]
+    raise UnknownQuantization(entry.name, [variant.quantization for variant in entry.variants])

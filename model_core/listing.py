@@ -1,0 +1,146 @@
+"""The models as every face shows them: catalogue, document and Ollama's list put together, each thing once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from model_core import memory
+from model_core.errors import InvalidRequest
+from model_core.installed import Holding, Shown
+from model_core.records import GIB, CatalogEntry, Document, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
+
+Source = Literal["catalog", "custom", "installed"]
+
+_NO_RECORD = StoredModel(name="")
+
+
+def all_models(
+    entries: Mapping[str, CatalogEntry], custom: Iterable[str], document: Document, shown: Shown
+) -> list[ModelMetadata]:
+    """Return every model that there is something to say of, the smallest first."""
+    own = set(custom)
+    models = [
+        of_entry(
+            entry, document.models.get(name, _NO_RECORD), shown.entries[name], "custom" if name in own else "catalog"
+        )
+        for name, entry in entries.items()
+    ]
+    models += [of_installed(model, document.models.get(model.name, _NO_RECORD)) for model in shown.others]
+    return sorted(models, key=_weight)
+
+
+def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: Source = "catalog") -> ModelMetadata:
+    """Return a model of the catalogue as it is shown."""
+    answering = held.answering
+    return ModelMetadata.model_construct(
+        name=entry.name,
+        size=entry.size,
+        purpose=entry.purpose,
+        description=entry.description,
+        recommended_use=entry.recommended_use,
+        min_vram_gb=entry.min_vram_gb,
+        quantization_support=entry.quantization_support,
+        download_size_mb=entry.download_size_mb,
+        installed=held.installed,
+        **_usage(stored),
+        display_name=entry.display_name,
+        source=source,
+        tags={variant.quantization: variant.tag for variant in entry.variants},
+        published=entry.published,
+        capabilities=entry.capabilities,
+        parameters=entry.parameters,
+        context_tokens=entry.context_tokens,
+        license=entry.license,
+        memory=_memory_of_entry(entry),
+        digest=held.digest,
+        own_model=held.own_model,
+        installed_quantization=held.quantization,
+        installed_as=tuple(model.name for model in held.names),
+        size_bytes=answering.size_bytes if answering else None,
+        alternatives=entry.alternatives,
+        languages=entry.languages,
+        notes=entry.notes,
+    )
+
+
+def of_installed(model: InstalledModel, stored: StoredModel) -> ModelMetadata:
+    """Return a model that Ollama holds and the catalogue does not know."""
+    need = memory.memory_need(memory.MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens))
+    return ModelMetadata.model_construct(
+        name=model.name,
+        size=(model.parameter_size or stored.size).lower(),
+        purpose=stored.purpose,
+        description=stored.description or "Installed in Ollama; not in the catalogue.",
+        recommended_use=stored.recommended_use,
+        # The seed's field, filled with our guess: a filter by it must not let the model through unseen.
+        min_vram_gb=round(need.total / GIB, 1),
+        quantization_support=(),
+        download_size_mb=round(model.size_bytes / 1e6),
+        installed=True,
+        **_usage(stored),
+        display_name=model.name,
+        source="installed",
+        capabilities=model.capabilities or (),
+        context_tokens=model.context_tokens,
+        memory={"need_bytes": {model.quantization_level or "unknown": need.total}, **_basis(need)},
+        digest=model.digest,
+        installed_quantization=model.quantization_level,
+        installed_as=(model.name,),
+        size_bytes=model.size_bytes,
+    )
+
+
+def chosen(
+    models: Iterable[ModelMetadata],
+    purpose: ModelPurpose | None = None,
+    max_vram_gb: float | None = None,
+    installed_only: bool = False,
+) -> list[ModelMetadata]:
+    """Return those of a purpose, of at most so much promised memory (0 is a limit like any other), and installed."""
+    return [
+        model
+        for model in models
+        if (purpose is None or model.purpose == purpose)
+        and (max_vram_gb is None or (model.min_vram_gb is not None and model.min_vram_gb <= max_vram_gb))
+        and (not installed_only or model.installed)
+    ]
+
+
+def check_purpose(text: Any) -> ModelPurpose | None:
+    """Return the purpose that a word means, None for None. Raises InvalidRequest with the words there are."""
+    if text is None:
+        return None
+    try:
+        return ModelPurpose(text)
+    except ValueError:
+        words = ", ".join(ModelPurpose)
+        raise InvalidRequest(
+            "purpose", "is none of the known ones", f"Use one of {words}.", allowed=list(ModelPurpose)
+        ) from None
+
+
+def _usage(stored: StoredModel) -> dict[str, Any]:
+    return {
+        "last_used": stored.last_used,
+        "usage_count": stored.usage_count,
+        "avg_inference_time": stored.avg_inference_time,
+        "success_rate": stored.success_rate,
+    }
+
+
+def _memory_of_entry(entry: CatalogEntry) -> dict[str, Any]:
+    needs = {v.quantization: memory.memory_need(memory.profile_of(entry, v)) for v in entry.variants}
+    if not needs:
+        return {"need_bytes": {}}
+    return {"need_bytes": {name: need.total for name, need in needs.items()}, **_basis(next(iter(needs.values())))}
+
+
+def _basis(need: memory.MemoryNeed) -> dict[str, Any]:
+    return {"basis": need.basis, "context_tokens": need.context_tokens}
+
+
+def _weight(model: ModelMetadata) -> tuple[float, str]:
+    """What "smallest first" goes by: the memory of its lightest form, else its download."""
+    needs = model.memory.get("need_bytes") or {}
+    return (min(needs.values()) if needs else (model.download_size_mb or 0) * 1e6, model.name)

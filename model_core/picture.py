@@ -1,0 +1,143 @@
+"""Catalogue, document and one answer of Ollama's put together: what every question about models is answered from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from model_core import advice, installed, listing, names, usage
+from model_core.document import new_model
+from model_core.errors import CannotDeleteCurrent, ModelNotFound, ModelNotInstalled
+from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
+from model_core.memory import MemoryProfile
+from model_core.recommender import Candidate
+from model_core.records import CatalogEntry, Document, ModelMetadata, StoredModel
+from model_core.usage import Statistics
+
+
+class Picture:
+    """A value: it never changes, and what has been worked out of it once is kept.
+
+    catalog    the entries that come with the program; the document adds custom ones
+    inventory  what Ollama held when last asked
+    copied     digests that were just copied, by id, and that the document does not know yet
+    """
+
+    def __init__(
+        self,
+        catalog: Mapping[str, CatalogEntry],
+        document: Document,
+        inventory: Inventory,
+        copied: Mapping[str, str] | None = None,
+    ) -> None:
+        self.document, self.inventory = document, inventory
+        self.entries = {**catalog, **document.custom} if document.custom else catalog
+        self._copied = copied or {}
+
+    @cached_property
+    def shown(self) -> Shown:
+        """What is there, each thing once."""
+        digests = {name: model.copied_digest for name, model in self.document.models.items()}
+        return installed.show(self.entries, self.inventory, {**digests, **self._copied})
+
+    @cached_property
+    def models(self) -> tuple[ModelMetadata, ...]:
+        """Every model that there is something to say of, the smallest first."""
+        return tuple(listing.all_models(self.entries, self.document.custom, self.document, self.shown))
+
+    @cached_property
+    def _model_of(self) -> Mapping[str, ModelMetadata]:
+        return {model.name: model for model in self.models}
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def literal(self, name: str) -> Meant:
+        """Return what a name says: an entry's id, one of its tags, or a name of Ollama's. Raises InvalidModelName."""
+        return installed.resolve(name, self.entries)
+
+    def meant(self, name: str) -> Meant:
+        """Return what a name means: also for a name of Ollama's that shares an entry's weights, the entry."""
+        said = self.literal(name)
+        held = None if said.entry else self.inventory.get(said.name)
+        if held is None:
+            return said
+        for entry_name, holding in self.shown.entries.items():
+            if held in holding.names:
+                return Meant(entry_name, self.entries[entry_name], holding.quantization_of(held.digest))
+        return Meant(held.name)
+
+    def is_known(self, meant: Meant) -> bool:
+        """Is it in the catalogue, on record, or installed?"""
+        return bool(meant.entry or meant.name in self.document.models or self.inventory.get(meant.name))
+
+    def known(self, name: str) -> Meant:
+        """Return what a name means. Raises ModelNotFound where nobody has heard of it, InvalidModelName."""
+        meant = self.meant(name)
+        if not self.is_known(meant):
+            raise ModelNotFound(meant.name)
+        return meant
+
+    # --- one model ---------------------------------------------------------------------------------------------------
+
+    def held(self, meant: Meant) -> Holding:
+        """Return what Ollama holds of an entry; nothing for a name that is none."""
+        return self.shown.entries[meant.name] if meant.entry else NOTHING
+
+    def stored(self, name: str) -> StoredModel:
+        """Return what is on record of a name, an empty record where there is none yet."""
+        return self.document.models.get(name) or new_model(name, self.entries.get(name))
+
+    def info(self, name: str) -> ModelMetadata:
+        """Return one model as it is shown; of what was used and has gone since, what is on record."""
+        meant = self.known(name)
+        if found := self._model_of.get(meant.name):
+            return found
+        return ModelMetadata.from_dict(
+            self.stored(meant.name).model_dump(exclude={"installed"}) | {"source": "installed"}
+        )
+
+    def statistics(self, name: str) -> Statistics:
+        """Return what is on record of one model."""
+        return usage.statistics(self.stored(name), installed=name in self._names)
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.shown.names)
+
+    def is_installed(self, name: str) -> bool:
+        """Does Ollama hold what stands under this name in our list?"""
+        return name in self._names
+
+    # --- decisions ---------------------------------------------------------------------------------------------------
+
+    def going(self, name: str) -> tuple[str, list[str]]:
+        """Return what is deleted, in the name that callers use, and the names of Ollama's that go with it.
+
+        Raises CannotDeleteCurrent, ModelNotInstalled, ModelNotFound. A name goes by what it says, not by its weights.
+        """
+        said, current = self.literal(name), self.document.current_model
+        holding = self.held(said)
+        is_current = current is not None and names.same(current, said.name)
+        if is_current and said.quantization in (None, holding.quantization):
+            raise CannotDeleteCurrent(said.name)
+        if said.entry:
+            names_of_it = installed.own_names(said.entry, holding, said.quantization)
+        else:
+            under_name = self.inventory.get(said.name)
+            names_of_it = [under_name.name] if under_name else []
+        if not names_of_it:
+            raise ModelNotInstalled(said.name, said.quantization) if self.is_known(said) else ModelNotFound(said.name)
+        return said.name, names_of_it
+
+    def candidates(self) -> list[Candidate]:
+        """Return what the recommender chooses from."""
+        return advice.candidates(self.entries, self.document, self.shown)
+
+    def profile(self, name: str, quantization: str | None) -> tuple[str, str | None, MemoryProfile]:
+        """Return which model in which form is meant, and what its need follows from."""
+        meant = self.known(name)
+        return meant.name, *advice.profile(meant, quantization, self.held(meant), self.inventory)
+
+    def ids_to_make(self) -> Iterable[CatalogEntry]:
+        """Return the entries that are there while nothing stands under their id: somebody pulled a tag by hand."""
+        return [self.entries[name] for name, held in self.shown.entries.items() if held.installed and not held.under_id]

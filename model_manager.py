@@ -1,0 +1,760 @@
+"""ModelManager: which models there are, which is used, how well it does. What AI Selector imports and every face calls.
+
+    manager = ModelManager()
+    manager.download_model("llama3.2:1b-instruct", progress_callback=print)
+    manager.switch_model("llama3.2:1b-instruct")
+    manager.record_usage("llama3.2:1b-instruct", inference_time=1.4)
+
+Each use case stands here once and is short: what it thinks stands in model_core/, what it touches in the modules at the
+root. The methods that AutoDev's documentation names answer False, None or (False, message); each has a twin that raises
+the typed error and returns a record (select_model, pull_model, remove_model, recommend, check_fit).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from catalog import MODEL_CATALOG
+from download_worker import DownloadWorker, Wanted, failure_of
+from json_store import JsonStore
+from metadata_path import DEFAULT, resolve_metadata_file
+from model_core import (
+    advice,
+    downloads,
+    exchange,
+    installed,
+    listing,
+    memory,
+    names,
+    pull_progress,
+    recommender,
+    times,
+    usage,
+)
+from model_core.document import DocumentCodec, new_model, read_import, remember
+from model_core.errors import (
+    InsufficientVram,
+    InvalidRequest,
+    ModelInUse,
+    ModelManagerError,
+    ModelNotFound,
+    ModelNotInstalled,
+    NameTaken,
+    NoCurrentModel,
+    NoSuitableModel,
+    OllamaError,
+    UnknownQuantization,
+)
+from model_core.installed import Inventory, Meant
+from model_core.memory import FitCheck
+from model_core.picture import Picture
+from model_core.recommender import Recommendation
+from model_core.records import (
+    CatalogEntry,
+    Document,
+    DownloadJob,
+    DownloadState,
+    ModelMetadata,
+    ModelPurpose,
+    OllamaSeen,
+)
+from model_core.usage import Event, Statistics
+from ollama_client import OllamaClient
+from ollama_inventory import OllamaInventory, Seen
+
+__all__ = [
+    "MODEL_CATALOG",
+    "ModelManager",
+    "ModelManagerError",
+    "ModelMetadata",
+    "ModelPurpose",
+]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_REGISTRIES = (names.DEFAULT_HOST, "hf.co")
+ASSUMED_VRAM_GB = 8.0  # the card that AutoDev is made for (RTX 4060)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The models, smallest first, and the answer of Ollama's that they rest on."""
+
+    models: tuple[ModelMetadata, ...]
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A switch that has happened. previous is None where nothing was selected."""
+
+    model: str
+    previous: str | None
+    info: ModelMetadata
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A deletion that has happened. freed_bytes is None where it cannot be known what else uses the same files."""
+
+    model: str
+    names: tuple[str, ...]
+    freed_bytes: int | None
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What changed in Ollama since it was last remembered, in the names that callers use."""
+
+    installed: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+class ModelManager:
+    """All use cases, on one document and one Ollama. May be used from many threads and processes at once.
+
+    ollama_host    Ollama's address, as its own clients take it
+    metadata_file  the document; a relative path starts beside the modules, not at the working directory
+    client         what speaks to Ollama; made from ollama_host when left out
+    vram_gb        what may be used of the card, in GiB; None: not set
+    registries     hosts that a model's name may carry
+
+    Making one does not need Ollama, and asks it nothing.
+    """
+
+    MODEL_CATALOG: Mapping[str, CatalogEntry] = MODEL_CATALOG
+
+    def __init__(
+        self,
+        ollama_host: str = "http://localhost:11434",
+        metadata_file: str | PathLike[str] = DEFAULT,
+        *,
+        client: OllamaClient | None = None,
+        vram_gb: float | None = None,
+        registries: Sequence[str] = DEFAULT_REGISTRIES,
+        downloads_at_once: int = 1,
+    ) -> None:
+        self.client = client or OllamaClient(ollama_host)
+        self._vram_gb, self._registries = vram_gb, tuple(registries)
+        codec = DocumentCodec(MODEL_CATALOG, secrets.token_hex(8), _localize)
+        self.store: JsonStore[Document] = JsonStore.open(resolve_metadata_file(metadata_file), codec)
+        self._inventory = OllamaInventory(self.client, _now, lambda: self.store.read().ollama)
+        self._worker = DownloadWorker(
+            self.client,
+            self.store,
+            self._inventory,
+            completed=self._with_completed,
+            is_taken=self._is_taken,
+            now_text=_now,
+            at_once=downloads_at_once,
+        )
+        self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    def listing(
+        self, purpose: str | None = None, max_vram_gb: float | None = None, installed_only: bool = False
+    ) -> Listing:
+        """Return the models that pass the filters, and how fresh the word on Ollama is. Raises InvalidRequest."""
+        wanted = listing.check_purpose(purpose)
+        if max_vram_gb is not None:
+            advice.gib_as_bytes(max_vram_gb, "max_vram")
+        picture, seen = self._look()
+        models = picture.models
+        if wanted is None and max_vram_gb is None and not installed_only:
+            return Listing(models, seen)
+        return Listing(tuple(listing.chosen(models, wanted, max_vram_gb, installed_only)), seen)
+
+    def list_available_models(
+        self, purpose: str | None = None, max_vram_gb: float | None = None, installed_only: bool = False
+    ) -> list[ModelMetadata]:
+        """Return the models, smallest first. Raises InvalidRequest for an unknown purpose or an impossible figure."""
+        return list(self.listing(purpose, max_vram_gb, installed_only).models)
+
+    def list_installed_models(self) -> list[str]:
+        """Return the names of what Ollama holds, each thing once, as last seen."""
+        return self.installed()[0]
+
+    def installed(self) -> tuple[list[str], Seen]:
+        """Return the names of what Ollama holds, and how fresh that word is."""
+        picture, seen = self._look()
+        return picture.shown.names, seen
+
+    def info(self, name: str) -> ModelMetadata:
+        """Return one model. Raises ModelNotFound, InvalidModelName."""
+        return self._look()[0].info(name)
+
+    def get_model_info(self, name: str) -> ModelMetadata | None:
+        """Return one model, None if there is none of that name."""
+        return _or_none(lambda: self.info(name))
+
+    def seen(self) -> Seen:
+        """Return the last word on Ollama that is fit to be shown."""
+        return self._inventory.look()
+
+    # --- which one is used -------------------------------------------------------------------------------------------
+
+    def current(self) -> ModelMetadata:
+        """Return the selected model, installed or not. Raises NoCurrentModel."""
+        name = self.store.read().current_model
+        if name is None:
+            raise NoCurrentModel
+        return self.info(name)
+
+    def get_current_model(self) -> str | None:
+        """Return the name of the selected model, None before the first selection."""
+        return self.store.read().current_model
+
+    def select_model(
+        self, name: str, quantization: str | None = None, *, require_fit: bool = False, load: bool = False
+    ) -> Selection:
+        """Make a model that is there the current one, under the name that callers use.
+
+        quantization  for a catalogue entry: the id is pointed to this form of it
+        require_fit   refuse what does not lie on the card as a whole
+        load          also put it into memory, and wait for that
+
+        Raises ModelNotInstalled, ModelNotFound, UnknownQuantization, InsufficientVram, NameTaken, OllamaUnavailable.
+        """
+        picture, seen = self._ask()
+        meant, copied = picture.known(name), dict[str, str]()
+        quantization = quantization or meant.quantization
+        if meant.entry:
+            seen, copied = self._made_to_answer(picture, meant, quantization, seen)
+        elif quantization:
+            raise UnknownQuantization(meant.name, ())
+        elif not picture.inventory.get(meant.name):
+            raise ModelNotInstalled(meant.name)
+        check = self.check_fit(meant.name, quantization=quantization).check
+        if require_fit and not check.compatible:
+            raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
+        warnings = [] if check.compatible else [check.message]
+        after = self._change(lambda before: _with_selected(self._with_seen(before, seen, copied), meant.name))
+        logger.info("model selected name=%s previous=%s", meant.name, after.previous_model)
+        if load:
+            warnings += self._load(meant.name)
+        return Selection(meant.name, after.previous_model, self.info(meant.name), tuple(warnings))
+
+    def switch_model(self, name: str) -> bool:
+        """Make a model that is there the current one; say whether that happened. The log has the reason if not."""
+        try:
+            self.select_model(name)
+        except ModelManagerError as error:
+            logger.warning("switch refused name=%s reason=%s", name, error)
+            return False
+        return True
+
+    # --- fetching and removing ---------------------------------------------------------------------------------------
+
+    def start_download(self, name: str, quantization: str | None = None, *, force: bool = False) -> DownloadJob:
+        """Return the job that brings a model, queued or running; one that has ended at once if it is there already.
+
+        Raises ModelNotPublished, UnknownQuantization, NameTaken, InvalidModelName, RegistryNotAllowed,
+        OllamaUnavailable, StoreError.
+        """
+        tag = names.downloadable(name, self._registries)
+        picture, seen = self._ask()
+        meant = picture.literal(name)
+        wanted = _wanted(meant, tag.display, quantization)
+        if self._is_there(picture, meant, quantization, seen) and not force:
+            return _finished(wanted)
+        return self._worker.start(wanted)
+
+    def pull_model(
+        self,
+        name: str,
+        progress_callback: Callable[[dict[str, Any]], object] | None = None,
+        quantization: str | None = None,
+        *,
+        force: bool = False,
+    ) -> DownloadJob:
+        """Fetch a model, wait until it is there, and return the completed job.
+
+        progress_callback  gets Ollama's own objects, one a line; what it raises is logged once and harms nothing
+
+        Raises what start_download raises, and DownloadFailed or a more telling error when the download ended otherwise.
+        """
+        job = self.start_download(name, quantization, force=force)
+        if job.state is DownloadState.COMPLETED:
+            return job
+        report = _Callback(progress_callback)
+        for event in self._worker.events(job.id):
+            report(event)
+        job = self._worker.get(job.id)
+        if problem := failure_of(job):
+            raise problem
+        return job
+
+    def download_model(
+        self,
+        name: str,
+        progress_callback: Callable[[dict[str, Any]], object] | None = None,
+        quantization: str | None = None,
+    ) -> tuple[bool, str]:
+        """Fetch a model and wait until it is there; return whether it is, and a sentence for a person."""
+        try:
+            job = self.pull_model(name, progress_callback, quantization)
+        except ModelManagerError as error:
+            return False, str(error)
+        return True, f"{job.model} was there already." if job.already_installed else f"{job.model} is installed."
+
+    def downloads(self) -> list[DownloadJob]:
+        """Return every download that is on record, in the order in which they were asked for."""
+        return self._worker.all()
+
+    def download(self, job_id: str, *, since: int | None = None, wait_s: float = 0.0) -> DownloadJob:
+        """Return one download; with `since`, wait up to wait_s for a version past it. Raises DownloadNotFound."""
+        if since is None and wait_s:
+            since = self._worker.get(job_id).version
+        return self._worker.wait(job_id, since, wait_s) if since is not None else self._worker.get(job_id)
+
+    def follow_download(self, job_id: str) -> Iterable[DownloadJob]:
+        """Yield a download now and after each change, the last time when nobody works on it any more."""
+        return self._worker.follow(job_id)
+
+    def resume_downloads(self) -> list[DownloadJob]:
+        """Take over every download that was interrupted, also by the end of another process."""
+        return self._worker.resume_interrupted()
+
+    def remove_model(self, name: str) -> Removal:
+        """Delete a model from Ollama: of a catalogue entry its id and its own tags, else the name.
+
+        Raises CannotDeleteCurrent, ModelInUse, ModelNotInstalled, ModelNotFound, OllamaUnavailable.
+        """
+        picture, _ = self._ask()
+        model, going = picture.going(name)
+        if job := downloads.in_the_way(self._worker.all(), model):
+            raise ModelInUse(model, job.id)
+        self._unload(going)
+        for one in going:
+            self.client.delete(one)
+        after = self._inventory.ask()
+        self._change(lambda document: self._with_seen(document, after))
+        logger.info("model deleted name=%s names=%s", model, ",".join(going))
+        return Removal(model, tuple(going), installed.freed_bytes(going, picture.inventory, after.inventory))
+
+    def delete_model(self, name: str) -> tuple[bool, str]:
+        """Delete a model from Ollama; return whether that happened, and a sentence for a person."""
+        try:
+            removal = self.remove_model(name)
+        except ModelManagerError as error:
+            return False, str(error)
+        return True, f"{removal.model} is deleted ({', '.join(removal.names)})."
+
+    def sync(self) -> SyncResult:
+        """Ask Ollama what it holds, remember it, and make ids again that were removed. Raises OllamaUnavailable."""
+        picture, seen = self._ask()
+        copied: dict[str, str] = {}
+        for entry in picture.ids_to_make():
+            seen, made = self._made_to_answer(picture, Meant(entry.name, entry), None, seen)
+            copied |= made
+        after = self._change(lambda before: self._with_seen(before, seen, copied))
+        was = {name for name, model in picture.document.models.items() if model.installed}
+        now = {name for name, model in after.models.items() if model.installed}
+        return SyncResult(tuple(sorted(now)), tuple(sorted(now - was)), tuple(sorted(was - now)))
+
+    def sync_with_ollama(self) -> bool:
+        """Ask Ollama what it holds and remember it; say whether Ollama answered."""
+        try:
+            self.sync()
+        except OllamaError as error:
+            logger.warning("sync failed reason=%s", error)
+            return False
+        return True
+
+    _sync_with_ollama = sync_with_ollama
+
+    # --- advice ------------------------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        available_vram_gb: float | None = None,
+        priority: str = "balanced",
+        *,
+        context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
+        needs: Sequence[str] = (),
+        installed_only: bool | None = None,
+    ) -> Recommendation:
+        """Return the models that suit, the best first, each with its reasons.
+
+        available_vram_gb  in GiB; 0 means none; None: the setting, else 8, and the answer says which
+
+        Raises NoSuitableModel, InvalidRequest.
+        """
+        available_bytes, source = self._available(available_vram_gb)
+        criteria = advice.criteria(available_bytes, source, priority, context_tokens, needs, installed_only)
+        return recommender.recommend(self._look()[0].candidates(), criteria)
+
+    def recommend_model(self, available_vram_gb: float | None = None, priority: str = "balanced") -> str | None:
+        """Return the name of the model that suits best, None if none does. Raises InvalidRequest."""
+        try:
+            return self.recommend(available_vram_gb, priority).best.model
+        except NoSuitableModel:
+            return None
+
+    def check_fit(
+        self,
+        name: str,
+        available_vram_gb: float | None = None,
+        *,
+        quantization: str | None = None,
+        context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
+    ) -> Fit:
+        """Say whether a model lies on the card as a whole, with the parts of its need.
+
+        Without a quantization it is the one that is installed, else 4-bit. Raises ModelNotFound, UnknownQuantization,
+        InvalidRequest.
+        """
+        available_bytes, source = self._available(available_vram_gb)
+        model, form, profile = self._look()[0].profile(name, quantization)
+        return Fit(
+            memory.check_fit(
+                model, form, profile, available_bytes, context_tokens=advice.check_context(context_tokens)
+            ),
+            source,
+        )
+
+    def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
+        """Say whether a model lies on the card as a whole, and why, in a sentence."""
+        try:
+            fit = self.check_fit(name, available_vram_gb)
+        except ModelManagerError as error:
+            return False, str(error)
+        return fit.check.compatible, fit.check.message
+
+    # --- how well it does --------------------------------------------------------------------------------------------
+
+    def record_usage(self, name: str, inference_time: float | None, success: bool = True) -> None:
+        """Count one inference; it is on disk when this returns.
+
+        inference_time  seconds; 0 or None counts the use without a time
+
+        Raises InvalidRequest for impossible values, ModelNotFound for a model that nobody has heard of, StoreError.
+        """
+        self.record_events([(name, inference_time, success)])
+
+    def record_events(self, events: Sequence[tuple[str, Any, Any]]) -> int:
+        """Count several inferences (name, seconds, success), all or none, and return how many."""
+        at = _now()
+        checked = [
+            (self._recorded_name(name), usage.check_event(seconds, success, at)) for name, seconds, success in events
+        ]
+        self._change(lambda document: _with_events(document, checked))
+        return len(checked)
+
+    def statistics(self, name: str) -> Statistics:
+        """Return what is on record of one model; nothing but zeros before its first use. Raises ModelNotFound."""
+        picture, _ = self._look()
+        return picture.statistics(picture.known(name).name)
+
+    def get_model_statistics(self, name: str) -> dict[str, Any] | None:
+        """Return what is on record of one model, None if there is no such model."""
+        found = _or_none(lambda: self.statistics(name))
+        return found.model_dump() if found else None
+
+    def all_statistics(self) -> dict[str, Statistics]:
+        """Return what is on record of every model."""
+        picture, _ = self._look()
+        return {name: picture.statistics(name) for name in picture.document.models}
+
+    def get_all_statistics(self) -> dict[str, dict[str, Any]]:
+        """Return what is on record of every model, as plain values."""
+        return {name: found.model_dump() for name, found in self.all_statistics().items()}
+
+    # --- care of the data --------------------------------------------------------------------------------------------
+
+    def export_document(self) -> dict[str, Any]:
+        """Return the document as plain values, with the moment, who wrote it, and a checksum."""
+        return exchange.export(self.store.read(), _now())
+
+    def import_document(
+        self, raw: bytes, mode: exchange.Mode = "merge", *, dry_run: bool = False
+    ) -> exchange.ImportResult:
+        """Take over an exported document, or only say what that would change.
+
+        Raises InvalidRequest for what is no document of ours, StoreError.
+        """
+        theirs = _read_document(raw)
+        before = self.store.read()
+        if dry_run:
+            return exchange.compare(before, exchange.merged(before, theirs, mode), mode, dry_run=True)
+        results: list[exchange.ImportResult] = []
+
+        def change(document: Document) -> Document:
+            after = exchange.merged(document, theirs, mode)
+            results.append(exchange.compare(document, after, mode, dry_run=False))
+            return after
+
+        self._change(change)
+        logger.info(
+            "document imported mode=%s added=%d updated=%d", mode, len(results[-1].added), len(results[-1].updated)
+        )
+        return results[-1]
+
+    def export_metadata(self, path: str | PathLike[str]) -> bool:
+        """Write the document to a file; say whether that worked. The log has the reason if not."""
+        try:
+            text = json.dumps(self.export_document(), indent=2, ensure_ascii=False)
+            Path(path).write_text(text + "\n", "utf-8")
+        except (OSError, ModelManagerError) as error:
+            logger.warning("export failed path=%s reason=%s", path, error)
+            return False
+        return True
+
+    def import_metadata(self, path: str | PathLike[str]) -> bool:
+        """Take over an exported file; say whether that worked. The log has the reason if not."""
+        try:
+            self.import_document(Path(path).read_bytes())
+        except (OSError, ModelManagerError) as error:
+            logger.warning("import failed path=%s reason=%s", path, error)
+            return False
+        return True
+
+    def health(self) -> dict[str, Any]:
+        """Return how each part is: {"ready": bool, "parts": {name: {"ok": bool, "problem": words or null, facts…}}}."""
+        (picture, seen), store = self._look(), self.store.health()
+        unfinished = [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]
+        parts: dict[str, dict[str, Any]] = {
+            "store": {"problem": store.problem, "path": store.path, "writable": store.writable},
+            "ollama": {"problem": str(seen.error) if seen.error else None, "version": seen.version},
+            "current_model": {"problem": _problem_of_current(picture, seen), "model": picture.document.current_model},
+            "downloads": {"problem": _unfinished(unfinished), "unfinished": [job.id for job in unfinished]},
+        }
+        if store.set_aside:
+            parts["store"]["set_aside"] = list(store.set_aside)
+        for part in parts.values():
+            part["ok"] = part["problem"] is None
+        return {"ready": parts["store"]["ok"] and parts["ollama"]["ok"], "parts": parts}
+
+    def close(self) -> None:
+        """Let go of running downloads (they go on another time) and of the connection to Ollama."""
+        self._worker.close()
+        self.store.close()
+        self.client.close()
+
+    # --- the same for all --------------------------------------------------------------------------------------------
+
+    def _change(self, function: Callable[[Document], Document]) -> Document:
+        """Change the document, and count and date the change. Returns it as it is on disk after that."""
+        at = _now()
+
+        def dated(document: Document) -> Document:
+            after = function(document)
+            if after is document:
+                return document
+            return after.model_copy(update={"last_updated": at, "revision": document.revision + 1})
+
+        return self.store.change(dated)
+
+    def _look(self) -> tuple[Picture, Seen]:
+        """Return a picture that is fit to be shown."""
+        seen = self._inventory.look()
+        return self._pictured(self.store.read(), seen.inventory), seen
+
+    def _ask(self) -> tuple[Picture, Seen]:
+        """Return a picture to decide on, of what Ollama holds this moment. Raises OllamaError."""
+        seen = self._inventory.ask()
+        return self._pictured(self.store.read(), seen.inventory), seen
+
+    def _pictured(self, document: Document, inventory: Inventory) -> Picture:
+        picture = self._picture
+        if picture.document is not document or picture.inventory is not inventory:
+            self._picture = picture = Picture(MODEL_CATALOG, document, inventory)
+        return picture
+
+    def _with_seen(self, document: Document, seen: Seen, copied: Mapping[str, str] | None = None) -> Document:
+        heard = OllamaSeen(checked_at=seen.checked_at, version=seen.version, models=seen.inventory.models)
+        return remember(document, heard, Picture(MODEL_CATALOG, document, seen.inventory, copied).shown, copied)
+
+    def _with_completed(self, document: Document, job: DownloadJob, seen: Seen) -> Document:
+        there = seen.inventory.get(job.model)
+        copied = {job.model: there.digest} if there and job.model != job.tag else {}
+        return self._with_seen(document, seen, copied)
+
+    # --- parts of the use cases --------------------------------------------------------------------------------------
+
+    def _made_to_answer(
+        self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen
+    ) -> tuple[Seen, dict[str, str]]:
+        """See to it that an entry's id is there and points to the form that is meant; return what was copied."""
+        source = advice.answering(meant, picture.held(meant), quantization)
+        under_id = picture.inventory.get(meant.name)
+        if under_id and under_id.digest == source.digest:
+            return seen, {}
+        self.client.copy(source.name, meant.name)
+        return self._inventory.ask(), {meant.name: source.digest}
+
+    def _is_there(self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen) -> bool:
+        """Say whether nothing needs to be fetched; an id that alone is missing is made. Raises NameTaken."""
+        quantization = quantization or meant.quantization
+        held, copied = picture.held(meant), dict[str, str]()
+        if meant.entry is None:
+            there = picture.inventory.get(meant.name) is not None
+        elif held.own_model and held.under_id:
+            raise NameTaken(meant.name, held.under_id.digest)
+        else:
+            there = held.installed if quantization is None else quantization in (held.by_quantization or {})
+            if there:
+                seen, copied = self._made_to_answer(picture, meant, quantization, seen)
+        if there:
+            self._change(lambda document: self._with_seen(document, seen, copied))
+        return there
+
+    def _is_taken(self, inventory: Inventory, name: str) -> bool:
+        picture = Picture(MODEL_CATALOG, self.store.read(), inventory)
+        return picture.held(picture.literal(name)).own_model
+
+    def _unload(self, going: Sequence[str]) -> None:
+        """Let Ollama take the names out of memory first: once deleted, they cannot be unloaded by name any more."""
+        try:
+            for running in self.client.running():
+                if any(names.same(running.name, name) for name in going):
+                    self.client.unload(running.name)
+        except OllamaError as error:
+            logger.warning("unload before deletion failed reason=%s", error)
+
+    def _load(self, name: str) -> list[str]:
+        try:
+            # The context is always sent: left to itself, Ollama takes one by the size of the card.
+            self.client.load(name, options={"num_ctx": memory.DEFAULT_CONTEXT_TOKENS})
+        except OllamaError as error:
+            return [f"It is the current model, but could not be loaded: {error}"]
+        return []
+
+    def _available(self, given_gb: float | None) -> tuple[int, str]:
+        """Return the memory of the card in bytes, and who says so."""
+        if given_gb is not None:
+            return advice.gib_as_bytes(given_gb, "available_vram_gb"), "caller"
+        if self._vram_gb is not None:
+            return advice.gib_as_bytes(self._vram_gb, "MODEL_MANAGER_VRAM_GB"), "setting"
+        return advice.gib_as_bytes(ASSUMED_VRAM_GB, "available_vram_gb"), "assumed"
+
+    def _recorded_name(self, name: Any) -> str:
+        if not isinstance(name, str):
+            raise InvalidRequest("model", "must be the name of a model")
+        # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
+        return name if name in self.store.read().models else self._look()[0].known(name).name
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A check, and who said what is available: caller, setting or assumed."""
+
+    check: FitCheck
+    source: str
+
+
+class _Callback:
+    """The caller's own function: what it raises is logged once, and harms nothing."""
+
+    def __init__(self, function: Callable[[dict[str, Any]], object] | None) -> None:
+        self._function, self._complained = function, False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if self._function is None:
+            return
+        try:
+            self._function(event)
+        except Exception:
+            if not self._complained:
+                logger.exception("the progress callback raised; the download goes on")
+            self._complained = True
+
+
+def _wanted(meant: Meant, tag: str, quantization: str | None) -> Wanted:
+    """Return what a download brings. Raises UnknownQuantization, ModelNotPublished."""
+    if meant.entry is None:
+        if quantization:
+            raise UnknownQuantization(meant.name, ())
+        return Wanted(tag, tag, None, None, None, is_estimate=False)
+    variant = advice.variant_of(meant.entry, quantization or meant.quantization)
+    copy_to = None if names.same(variant.tag, meant.name) else meant.name
+    # The catalogue's figure stays an estimate: a tag of the library can move.
+    return Wanted(meant.name, variant.tag, variant.quantization, copy_to, variant.size_bytes, is_estimate=True)
+
+
+def _finished(wanted: Wanted) -> DownloadJob:
+    at = _now()
+    return DownloadJob(
+        id=secrets.token_hex(6),
+        model=wanted.model,
+        tag=wanted.tag,
+        quantization=wanted.quantization,
+        state=DownloadState.COMPLETED,
+        phase=pull_progress.DONE,
+        percent=100.0,
+        already_installed=True,
+        started_at=at,
+        updated_at=at,
+        finished_at=at,
+    )
+
+
+def _problem_of_current(picture: Picture, seen: Seen) -> str | None:
+    name = picture.document.current_model
+    if name is None or not seen.reachable or picture.is_installed(name):
+        return None
+    return f"{name} is selected, but Ollama does not hold it. Download it, or switch to another model."
+
+
+def _now() -> str:
+    return times.to_text(datetime.now(UTC))
+
+
+def _or_none(call: Callable[[], T]) -> T | None:
+    try:
+        return call()
+    except (ModelNotFound, InvalidRequest):
+        return None
+
+
+def _with_events(document: Document, events: Sequence[tuple[str, Event]]) -> Document:
+    models = dict(document.models)
+    for name, event in events:
+        model = models.get(name) or new_model(name, MODEL_CATALOG.get(name) or document.custom.get(name))
+        models[name] = usage.record(model, document.installation_id, model.digest, event)
+    return document.model_copy(update={"models": models})
+
+
+def _with_selected(document: Document, name: str) -> Document:
+    if document.current_model == name:
+        return document
+    return document.model_copy(update={"current_model": name, "previous_model": document.current_model})
+
+
+def _unfinished(jobs: Sequence[DownloadJob]) -> str | None:
+    if not jobs:
+        return None
+    models = ", ".join(job.model for job in jobs)
+    return f"{len(jobs)} downloads did not finish ({models}). Download them again to go on."
+
+
+def _read_document(raw: bytes) -> Document:
+    """Return the document that somebody hands in. Raises InvalidRequest with what is wrong."""
+    try:
+        data = json.loads(raw)
+        if not isinstance(data, dict):
+            raise ValueError("it is not a JSON object")
+        exchange.check(data)
+        return read_import(raw, DocumentCodec(MODEL_CATALOG, exchange.installation_of(data), _localize))
+    except InvalidRequest:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("document", f"is no exported document ({error})", "Hand in what export wrote.") from error
+
+
+def _localize(moment: datetime) -> datetime:
+    """Old documents wrote the local time of this machine, without a zone."""
+    return moment.astimezone(UTC)
