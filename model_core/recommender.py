@@ -80,7 +80,6 @@ class Criteria(Record):
     source: Literal["caller", "setting", "probe", "processor", "assumed"] = Field(
         default="caller", description="who says what is available; processor: there is no card, this is free RAM"
     )
-    ram_free_bytes: int | None = None
     kv_type: KvType = KvType.F16
 
 
@@ -255,7 +254,7 @@ def _weigh(candidate: Candidate, criteria: Criteria) -> _Weighed:
     return _Weighed(
         candidate,
         need,
-        verdict(need.total, criteria.available_bytes, ram_free_bytes=criteria.ram_free_bytes),
+        verdict(need.total, criteria.available_bytes),
         _purpose_distance(candidate.purpose, criteria.priority),
     )
 

@@ -124,6 +124,10 @@ def test_the_need_agrees_with_the_worked_figures(name, quantization, context, fl
         assert need.total == need.weights + need.kv_cache + need.graph + need.overhead
         assert (need.low, need.high, need.basis) == (need.total, need.total, "catalogue")
 
+    # What flash attention saves does not hang on the size of the file, so only the rounding to 0.01 may differ.
+    saved_gib = (needs[no_flash].total - memory_need(profile, context, flash_attention=True).total) / GIB
+    assert saved_gib == pytest.approx(no_flash - flash, abs=0.011)
+
 
 def test_the_graph_of_the_8b_is_what_ollama_logged():
     architecture = MODEL_CATALOG["llama3.1:8b-instruct"].architecture
@@ -154,7 +158,7 @@ def test_the_cache_of_one_token_is_what_is_published(name, kib_per_token):
 def test_requests_at_once_each_have_a_context_of_their_own():
     profile = the_profile("llama3.1:8b-instruct")
 
-    assert memory_need(profile, 4096, parallel=4).kv_cache == memory_need(profile, 16384).kv_cache
+    assert memory_need(profile, 4096, parallel=4).total == memory_need(profile, 16384).total
 
 
 def test_the_token_embedding_stays_in_ram_only_where_it_is_a_tensor_of_its_own():
@@ -384,6 +388,13 @@ def test_the_check_gives_a_guess_as_a_range_and_a_measurement_as_one():
     assert guess.message.startswith("gemma3:4b needs 4.73 GiB to 5.23 GiB (guessed from the size of its file); 8 GiB")
     assert measured.message.startswith("mine:latest (Q5_K_M) needs 3.45 GiB (measured with a context of 4,096 tokens)")
     assert (guess.basis, measured.basis) == ("guess", "measured")
+
+
+def test_the_check_never_names_a_longer_context_as_a_way_to_fit():
+    entry = MODEL_CATALOG["llama3.1:8b-instruct"]
+    profile = profile_of(entry, entry.variants[0], measured={8192: 3 * GIB})
+
+    assert check_fit(entry.name, "q4", profile, 4 * GIB, context_tokens=4096).fits_with_context is None
 
 
 @given(profile=profiles, available=sizes, context=contexts, ram=st.none() | sizes)

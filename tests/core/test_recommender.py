@@ -180,6 +180,13 @@ def test_quality_takes_the_8_bit_form_only_where_it_fits_comfortably():
     assert "finer" in codes(ask(10, "quality").best)
 
 
+def test_quality_takes_the_4_bit_form_where_both_are_tight():
+    memory = MemoryProfile(file_bytes=7 * GIB)
+    both = [small("m", memory=memory, quantization=q, purpose=ModelPurpose.QUALITY) for q in ("q8", "q4")]
+
+    assert names(ask(10, "quality", both)) == [("m", "q4"), ("m", "q8")]
+
+
 def test_speed_takes_the_4_bit_form_of_the_largest_that_fits_comfortably():
     assert names(ask(80, "speed"))[0] == ("llama3.2:3b-instruct", "q4")
     assert "faster" in codes(ask(80, "speed").best)
@@ -205,6 +212,18 @@ def test_the_larger_download_comes_before_other_installed_models():
         ("llama3.2:3b-instruct", "q4"),
         ("llama3.2:1b-instruct", "q8"),
     ]
+
+
+@pytest.mark.parametrize(
+    "no_reason_to_wait",
+    [{"purpose": ModelPurpose.SPEED}, {"parameters": 1_000_000}, {"parameters": None}, {"failure_count": 9}],
+)
+def test_a_download_comes_second_only_where_it_is_larger_of_the_same_purpose_and_reliable(no_reason_to_wait):
+    installed = [small("first", installed=True), small("second", installed=True)]
+    download = small("download", **{"parameters": 2_000_000, **no_reason_to_wait})
+
+    assert [name for name, _ in names(ask(8, candidates=[*installed, small("z", parameters=2_000_000)]))][1] == "z"
+    assert [name for name, _ in names(ask(8, candidates=[*installed, download]))] == ["first", "second", "download"]
 
 
 def test_a_better_purpose_is_worth_a_download():
@@ -414,7 +433,6 @@ criterias = st.builds(
     needs=st.sampled_from([(), ("vision",)]),
     installed_only=st.sampled_from([None, True, False]),
     source=st.sampled_from(["caller", "setting", "probe", "processor", "assumed"]),
-    ram_free_bytes=st.none() | st.integers(0, 64 * GIB),
 )
 
 
@@ -447,7 +465,6 @@ def test_every_recommended_model_passes_the_check_and_the_wish(candidates, crite
             candidate.memory,
             criteria.available_bytes,
             context_tokens=criteria.context_tokens,
-            ram_free_bytes=criteria.ram_free_bytes,
         )
         assert check.compatible
         assert (check.verdict, check.need, check.margin_bytes) == (place.verdict, place.need, place.margin_bytes)
