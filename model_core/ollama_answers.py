@@ -7,9 +7,9 @@ type than Ollama gives it. Keys that are not named here are passed over: each ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from model_core.records import Answer, InstalledModel, ModelDetails, RunningModel
 
@@ -18,6 +18,10 @@ class _Wire(BaseModel):
     """What Ollama sends. Strict: a "5" where a 5 is due means that somebody else is answering."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, protected_namespaces=())
+
+
+# Go's int64; JSON itself knows no limit, and a number without one would not even become a float.
+_Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class _Version(_Wire):
@@ -31,13 +35,13 @@ class _Details(_Wire):
     families: list[str] | None = None
     parameter_size: str | None = None
     quantization_level: str | None = None
-    context_length: int | None = None
+    context_length: _Int | None = None
 
 
 class _Listed(_Wire):
     name: str
     digest: str
-    size: int
+    size: _Int
     modified_at: str | None = None
     details: _Details | None = None
     capabilities: list[str] | None = None
@@ -52,10 +56,10 @@ class _List(_Wire):
 class _Loaded(_Wire):
     name: str
     digest: str
-    size: int
-    size_vram: int
+    size: _Int
+    size_vram: _Int
     expires_at: str | None = None
-    context_length: int | None = None
+    context_length: _Int | None = None
 
 
 class _LoadedList(_Wire):
@@ -87,12 +91,12 @@ class _Generated(_Wire):
     message: _Message | None = None
     done: bool = False
     done_reason: str | None = None
-    total_duration: int | None = None
-    load_duration: int | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
+    total_duration: _Int | None = None
+    load_duration: _Int | None = None
+    prompt_eval_count: _Int | None = None
+    prompt_eval_duration: _Int | None = None
+    eval_count: _Int | None = None
+    eval_duration: _Int | None = None
 
 
 def version(data: Any) -> str:

@@ -207,19 +207,19 @@ _IPV6 = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){7}|[0-9A-Fa-f:]*::[0-9A-Fa-f:]*)(?:%\w+)?(?![\w:])"
 )
 # A path runs on to what ends it in Go's complaints (": " or a quote), since a folder's name can hold blanks.
-_PATH = re.compile(r"(?<![\w./\\\]])(?:[A-Za-z]:[\\/]|\\\\|~?/)[^\"'\n]*?(?=: |[\"'\n]|$)")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_PATH = re.compile(r"(?<![\w./\\\]])(?:[A-Za-z]:[\\/]|\\\\|~?/)[^\"\n]*?(?=: |[\"\n]|$)")
+_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")  # of an address without a scheme
 
 
 def clean(text: str) -> str:
-    """Return the text without what strangers should not see: signed parts of addresses, paths, IP addresses, controls.
+    """Return the text without what strangers should not see: signed parts of addresses, paths, IP addresses.
 
     >>> clean('Get "https://cdn.example.com/blob?X-Sig=abc": dial tcp 10.0.0.7:443: i/o timeout')
     'Get "https://cdn.example.com/blob": dial tcp [address]: i/o timeout'
     >>> clean("write /root/.ollama/models/blobs/sha256-12-partial: no space left on device")
     'write [path]: no space left on device'
     """
-    text = _CONTROLS.sub(" ", text)
+    text = "".join(sign if sign.isprintable() else " " for sign in text)
     pieces, end = [], 0
     for found in _URL.finditer(text):
         pieces += [_clean_plain(text[end : found.start()]), _clean_url(found)]
@@ -241,7 +241,7 @@ def _clean_url(found: re.Match[str]) -> str:
 
 
 def _clean_plain(text: str) -> str:
-    return _clean_addresses(_PATH.sub("[path]", text))
+    return _clean_addresses(_QUERY.sub("", _PATH.sub("[path]", text)))
 
 
 def _clean_addresses(text: str) -> str:
