@@ -145,26 +145,29 @@ def make_model(
         Layer.of_text("license", license_text),
         Layer.of_text("params", go_json(dict(parameters or {"stop": ["<|eot_id|>"]}))),
     ]
-    config = Layer.of_text(
-        "config",
-        go_json(
-            {
-                "model_format": "gguf",
-                "model_family": "llama",
-                "model_type": parameter_size,
-                "file_type": quantization,
-                "of": name,
-            }
-        ),
-    )
+    weights_digest = f"sha256:{_hex('weights', name, edition)}"
+    config = _config(parameter_size, quantization, [weights_digest, *(layer.digest for layer in small)])
     left = size_bytes - sum(layer.size_bytes for layer in (*small, config))
     if weights_bytes is not None and weights_bytes <= left:
         small[1] = replace(small[1], size_bytes=small[1].size_bytes + left - weights_bytes)
         left = weights_bytes
-    weights = Layer("model", f"sha256:{_hex('weights', name, edition)}", max(left, 1))
-    layers = (weights, *small, config)
+    layers = (Layer("model", weights_digest, max(left, 1)), *small, config)
     digest = (digest_prefix or "") + _hex("manifest", *(layer.digest for layer in layers))
     return LibraryModel(layers, digest[:64], parameter_size, quantization, info, "llama", capabilities)
+
+
+def _config(parameter_size: str, quantization: str, digests: list[str]) -> Layer:
+    described = {
+        "model_format": "gguf",
+        "model_family": "llama",
+        "model_families": ["llama"],
+        "model_type": parameter_size,
+        "file_type": quantization,
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": digests},
+    }
+    return Layer.of_text("config", go_json(described))
 
 
 def _hex(*parts: object) -> str:
@@ -306,9 +309,7 @@ def made_from(base: LibraryModel, base_name: str, changes: Mapping[str, Any]) ->
     count = int(base.model_info.get("general.parameter_count") or 0)
     size = human_number(count) if count else base.parameter_size
     quantization = FILE_TYPES.get(int(base.model_info.get("general.file_type", -1)), base.quantization)
-    config = Layer.of_text(
-        "config", go_json({"model_format": "gguf", "model_type": size, "file_type": quantization}) + "\n"
-    )
+    config = _config(size, quantization, [layer.digest for layer in layers])
     digest = _hex("manifest", *(layer.digest for layer in (*layers, config)))
     made = replace(
         base, layers=(*layers, config), digest=digest, parameter_size=size, quantization=quantization, parent=base_name
