@@ -167,7 +167,7 @@ def test_an_installation_that_was_broken_off_is_not_taken_for_done(venv):
         ("ERROR: No matching distribution found for pydantic-core==2.50.4", "usual one"),
         ("something nobody foresaw", "Delete the folder .venv"),
     ],
-    ids=["disk", "disk on Windows", "rights", "rights on Windows", "offline", "trust", "proxy", "no package", "unknown"],
+    ids=["disk", "disk (Windows)", "rights", "rights (Windows)", "offline", "trust", "proxy", "no package", "unknown"],
 )  # fmt: skip
 def test_a_failure_is_told_in_words_with_what_to_do(story, words):
     assert words in start.explain(story)
