@@ -320,9 +320,9 @@ class ModelManager:
             since = self._worker.get(job_id).version
         return self._worker.wait(job_id, since, wait_s) if since is not None else self._worker.get(job_id)
 
-    def follow_download(self, job_id: str) -> Iterable[DownloadJob]:
+    def follow_download(self, job: DownloadJob) -> Iterable[DownloadJob]:
         """Yield a download now and after each change, the last time when nobody works on it any more."""
-        return self._worker.follow(job_id)
+        return [job] if job.already_installed else self._worker.follow(job.id)
 
     def resume_downloads(self) -> list[DownloadJob]:
         """Take over every download that was interrupted, also by the end of another process."""

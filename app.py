@@ -1,0 +1,143 @@
+"""The service: create_app() wires settings, manager and faces together, once; `python app.py` serves it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from flask import Flask, Response, g, request
+
+from api_model_management import init_model_api
+from model_core.errors import ModelManagerError
+from model_manager import ModelManager
+from model_settings import Settings, load_settings
+from web_server import serve
+
+logger = logging.getLogger(__name__)
+
+GET_OLLAMA = "https://ollama.com/download"
+
+
+def create_manager(settings: Settings) -> ModelManager:
+    """Return the manager that the settings describe."""
+    return ModelManager(
+        settings.ollama_host,
+        settings.metadata_file,
+        vram_gb=settings.vram_gb,
+        registries=settings.allowed_registries,
+        downloads_at_once=settings.downloads,
+    )
+
+
+def create_app(settings: Settings | None = None, manager: ModelManager | None = None) -> Flask:
+    """Return the app of the service. Nothing is asked of Ollama, and no thread is started."""
+    settings = settings or load_settings()
+    manager = manager or create_manager(settings)
+    token = settings.token.get_secret_value() if settings.token else None
+    app = Flask(__name__, static_folder=None)
+    app.extensions["model_manager"] = manager
+    blueprint = init_model_api(
+        manager, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.allowed_origins, token=token
+    )
+    app.register_blueprint(blueprint)
+    app.before_request(_note_start)
+    app.after_request(_log_request)
+    return app
+
+
+def _note_start() -> None:
+    g.started_s = time.monotonic()
+
+
+def _log_request(response: Response) -> Response:
+    took_ms = (time.monotonic() - g.get("started_s", time.monotonic())) * 1000
+    logger.info(
+        "request method=%s path=%s status=%d ms=%.1f", request.method, request.path, response.status_code, took_ms
+    )
+    return response
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C or SIGTERM. Returns the exit code: 0, or 1 with a sentence on stderr if it cannot start."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the model manager.")
+    parser.add_argument("--demo", action="store_true", help="on a simulated Ollama, with a document of its own")
+    parser.add_argument("--host", help="where to listen (MODEL_MANAGER_HOST)")
+    parser.add_argument("--port", type=int, help="the port to listen on (MODEL_MANAGER_PORT)")
+    given = parser.parse_args(argv)
+    options = {name: value for name in ("host", "port") if (value := getattr(given, name)) is not None}
+    try:
+        with ExitStack() as stack:
+            if given.demo:
+                options |= _demonstration(stack)
+            settings = load_settings(**options)
+            logging.basicConfig(level=settings.log.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+            _serve(settings, demo=given.demo)
+    except ModelManagerError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the one who typed the command reads it here
+        return 1
+    return 0
+
+
+def _demonstration(stack: ExitStack) -> dict[str, object]:
+    """Start a simulated Ollama and a document of its own; return the settings that lead there."""
+    # Imported late: the service does without it.
+    from ollama_simulator import OllamaSimulator
+
+    simulator = stack.enter_context(OllamaSimulator())
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-manager-demo-", ignore_cleanup_errors=True))
+    return {"ollama_host": simulator.url, "metadata_file": Path(folder, "model_metadata.json")}
+
+
+def _serve(settings: Settings, *, demo: bool) -> None:
+    manager = create_manager(settings)
+    app = create_app(settings, manager)
+
+    def on_ready(url: str) -> None:
+        _greet(url, demo=demo)
+        # In the background: the first answer must not wait for an Ollama that does not answer.
+        threading.Thread(target=_catch_up, args=(manager, settings), name="catch-up", daemon=True).start()
+
+    serve(app, settings.host, settings.port, settings.threads, on_ready=on_ready, on_stop=manager.close)
+
+
+def _catch_up(manager: ModelManager, settings: Settings) -> None:
+    """Learn what Ollama holds, and go on with what a former run left behind."""
+    try:
+        if not manager.sync_with_ollama():
+            _say(
+                f"Ollama does not answer at {manager.client.address}. Get it from {GET_OLLAMA} and start it; no restart"
+            )
+            _say("of this service is needed. Until then, what is known without it is answered.")
+        if settings.auto_resume:
+            for job in manager.resume_downloads():
+                logger.info("download taken over model=%s id=%s", job.model, job.id)
+    except ModelManagerError:
+        logger.exception("catching up failed")
+
+
+def _greet(url: str, *, demo: bool) -> None:
+    if demo:
+        _say("DEMONSTRATION: a simulated Ollama. No model is real, nothing is installed, no card is used.")
+    _say(f"The model manager answers at {url}/api/model")
+    _say("Three things to try:")
+    _say(f"  curl {url}/api/model/list")
+    _say(
+        f"  curl -X POST {url}/api/model/recommend -H 'Content-Type: application/json' -d '{{\"available_vram_gb\": 8}}'"
+    )
+    _say(f"  curl {url}/api/model/health")
+    _say("Ctrl-C ends it.")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the service's own words to the one who started it
+
+
+if __name__ == "__main__":
+    sys.exit(main())
