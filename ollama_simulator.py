@@ -17,6 +17,7 @@ import argparse
 import base64
 import hashlib
 import ipaddress
+import json
 import math
 import re
 import socket
@@ -78,6 +79,10 @@ CRASHED_MIDWAY = "an error was encountered while running the model: unexpected E
 CRASHED_AT_ONCE = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check ollama server logs for details"
+)
+NO_VISION = (
+    '{"error":{"code":400,"message":"Multimodal data provided, but model does not support multimodal requests.",'
+    '"type":"invalid_request_error"}}'
 )
 PROXY_PAGE = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
 
@@ -525,7 +530,8 @@ class OllamaSimulator:
             name = names.parse(sent.strip())
         except InvalidModelName as error:
             raise _Failed("invalid model name", 400) from error
-        if self.find(name) is None:
+        entry = self.find(name)
+        if entry is None or entry.name != name:  # here alone the case counts
             for line in self.pull(name, insecure=False):
                 if line != {"status": "success"}:
                     yield line
@@ -536,13 +542,13 @@ class OllamaSimulator:
 
     def _from_file(self, files: Mapping[str, str]) -> Steps[LibraryModel]:
         if not files:
-            raise _Failed("no files provided to convert", 400)
+            raise _Failed("unknown type", 400)
         digest = next(iter(files.values()))
+        yield {"status": "parsing GGUF"}
         if not _DIGEST.fullmatch(digest):
             raise _Failed("invalid digest format")
         if not self.has_blob(digest):
             raise _Failed(f"open {BLOBS_FOLDER}/{digest.replace(':', '-')}: no such file or directory")
-        yield {"status": "parsing GGUF"}
         with self._lock:
             known = [entry.model for entry in self._installed.values() if entry.model.weights.digest == digest]
             data = self._uploads.get(digest)
@@ -826,6 +832,11 @@ class OllamaSimulator:
         self, model: str, entry: _Installed, request: Request, started: float, loaded: float, chat: bool
     ) -> Steps[None]:
         """Yield the chunks of an answer, the last one with its metrics."""
+        wanted = request.get("format")
+        if wanted and wanted != "json" and not isinstance(wanted, dict):
+            raise _Failed(f'invalid format: {quoted(go_json(wanted))}; expected "json" or a valid JSON Schema object')
+        if _has_images(request) and "vision" not in entry.model.capabilities:
+            raise _Failed(NO_VISION, 400)
         options = entry.model.parameters | (request.get("options") or {})
         prompt = go_json(request.get("messages")) if chat else str(request.get("prompt"))
         cut = self.hit("cut_generation", model=entry.name.display)
@@ -833,7 +844,7 @@ class OllamaSimulator:
         broken = cut or crash
         stop_after = int(broken.details.get("after_tokens", 1)) if broken else None
 
-        pieces = list(tokens_of(answer_to(prompt, options.get("seed"), request.get("format"))))
+        pieces = list(tokens_of(answer_to(prompt, options.get("seed"), wanted)))
         most = int(options.get("num_predict") or -1)
         said = pieces[:most] if most > 0 else pieces
         for number, piece in enumerate(said):
@@ -994,12 +1005,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not (self._origin_allowed() and self._host_allowed()):
             self._empty(403)
             return
-        if self.command == "OPTIONS":
+        if self.command == "OPTIONS" and self.headers.get("Origin"):
             self._empty(204)
             return
-        route = "/api/blobs/" if path.startswith("/api/blobs/") else path
-        methods = _ROUTES.get(route)
-        if methods is None:
+        methods = _methods_at(path)
+        if methods is None and path.endswith("/") and _methods_at(path.rstrip("/")):
+            self._send(301 if self.command == "GET" else 307, b"", None, Location=path.rstrip("/"))
+        elif methods is None:
             self._send(404, b"404 page not found", "text/plain")
         elif self.command not in methods:
             self._send(405, b"405 method not allowed", "text/plain", Allow=", ".join(methods))
@@ -1054,7 +1066,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(status, content_type, headers)
         if len(body) > CONTENT_LENGTH_LIMIT:
             self.send_header("Transfer-Encoding", "chunked")
-        elif body or self.command != "HEAD":
+        elif body or (self.command != "HEAD" and status != 204):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
@@ -1070,8 +1082,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", content_type)
         for name, value in headers.items():
             self.send_header(name, value)
-        if origin := self.headers.get("Origin"):
-            self.send_header("Access-Control-Allow-Origin", origin)
+        if self.headers.get("Origin") and status != 403:
+            self.send_header("Access-Control-Allow-Origin", self.headers["Origin"])
+            self.send_header("Vary", "Origin")
+        if self.command == "OPTIONS" and status == 204:
+            self.send_header("Access-Control-Allow-Methods", "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS")
+            self.send_header(
+                "Access-Control-Allow-Headers", "Authorization,Content-Type,User-Agent,Accept,X-Requested-With"
+            )
         self.send_header("Date", formatdate(usegmt=True))
 
     def _write_chunk(self, data: bytes) -> None:
@@ -1363,6 +1381,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _embeddings(self) -> None:
         request = self._request("EmbeddingRequest")
         prompt = request.get("prompt")
+        if not (request.get("model") or "").strip():
+            raise _Refused(400, "model is required")
         vectors = self._vectors(request, [prompt] if prompt else [])
         self._json(200, {"embedding": vectors[0] if vectors else []})
 
@@ -1392,12 +1412,17 @@ _ROUTES: Mapping[str, Mapping[str, Callable[[_Handler], None]]] = {
     "/api/delete": {"DELETE": _Handler._delete},
     "/api/copy": {"POST": _Handler._copy},
     "/api/create": {"POST": _Handler._create},
-    "/api/blobs/": {"POST": _Handler._blob_upload, "HEAD": _Handler._blob_there},
+    "/api/blobs/*": {"HEAD": _Handler._blob_there, "POST": _Handler._blob_upload},
     "/api/generate": {"POST": _Handler._generate},
     "/api/chat": {"POST": _Handler._chat},
     "/api/embed": {"POST": _Handler._embed},
     "/api/embeddings": {"POST": _Handler._embeddings},
 }
+
+
+def _methods_at(path: str) -> Mapping[str, Callable[[_Handler], None]] | None:
+    return _ROUTES.get("/api/blobs/*" if re.fullmatch(r"/api/blobs/[^/]+", path) else path)
+
 
 # Pages that Ollama lets in where OLLAMA_ORIGINS is not set (envconfig/config.go).
 _ORIGIN = re.compile(
@@ -1450,12 +1475,16 @@ def _json_or_none(raw: bytes) -> Any:
 
 
 def _check_image(image: Any) -> None:
-    text = str(image)
+    if not isinstance(image, str):
+        raise _Refused(
+            400, "json: cannot unmarshal number into Go struct field GenerateRequest.images of type api.ImageData"
+        )
+    text = image
     with suppress(ValueError):
         base64.b64decode(text, validate=True)
         return
     bad = re.search(r"[^A-Za-z0-9+/]", text)
-    raise _Refused(400, f"illegal base64 data at input byte {bad.start() if bad else len(text)}")
+    raise _Refused(400, f"illegal base64 data at input byte {bad.start() if bad else len(text) // 4 * 4}")
 
 
 def _check_options(options: Request) -> None:
@@ -1464,17 +1493,27 @@ def _check_options(options: Request) -> None:
             go_type, kinds = _OPTION_TYPES[key]
             if not isinstance(value, kinds) or (go_type != "boolean" and isinstance(value, bool)):
                 raise _Refused(500, f"option {quoted(key)} must be of type {go_type}")
+            if go_type == "array" and not all(isinstance(item, str) for item in value):
+                raise _Refused(500, f"option {quoted(key)} must be of an array of strings")
 
 
 def _check_capabilities(request: Request, entry: _Installed, sent: str, chat: bool) -> None:
     able = entry.model.capabilities
+    full = f"{entry.name.host}/{entry.name.namespace}/{entry.name.model}:{entry.name.tag}"
+    if request.get("raw") and (request.get("template") or request.get("system") or request.get("context")):
+        raise _Refused(400, "raw mode does not support template, system, or context")
     if request.get("think") and "thinking" not in able:
         raise _Refused(400, f"{quoted(sent)} does not support thinking")
     if "completion" not in able:
         raise _Refused(400, f"{quoted(sent)} does not support {'chat' if chat else 'generate'}")
-    if request.get("tools") and "tools" not in able:
-        full = f"{entry.name.host}/{entry.name.namespace}/{entry.name.model}:{entry.name.tag}"
-        raise _Refused(400, f"{full} does not support tools")
+    for field, capability in (("tools", "tools"), ("suffix", "insert")):
+        if request.get(field) and capability not in able:
+            raise _Refused(400, f"{full} does not support {capability}")
+
+
+def _has_images(request: Request) -> bool:
+    messages = [message for message in request.get("messages") or [] if isinstance(message, dict)]
+    return bool(request.get("images")) or any(message.get("images") for message in messages)
 
 
 def _details(model: LibraryModel) -> Request:
@@ -1503,6 +1542,7 @@ def _shown(entry: _Installed, request: Request) -> Request:
         "template": model.text("template"),
         "system": system,
         "details": _details(model),
+        "messages": _messages(model),
         "model_info": info,
         "tensors": tensors(model),
         "capabilities": list(model.capabilities),
@@ -1522,9 +1562,14 @@ def _modelfile(entry: _Installed, system: str) -> str:
         f'TEMPLATE "{model.text("template")}"',
         *([f"SYSTEM {system}"] if system else []),
         *(f"PARAMETER {key} {_plain(value)}" for key, value in _each(model.parameters)),
-        f"LICENSE {model.text('license')}",
+        *(f"LICENSE {layer.text}" for layer in model.layers if layer.kind == "license"),
+        *(f"MESSAGE {message['role']} {message['content']}" for message in _messages(model)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _messages(model: LibraryModel) -> list[Request]:
+    return list(json.loads(model.text("messages") or "[]"))
 
 
 def _each(parameters: Request) -> list[tuple[str, Any]]:
@@ -1539,6 +1584,8 @@ def _plain(value: Any) -> str:
 
 def _go_syntax(value: Any) -> str:
     """Return a value in Go's %#v: text quoted, a number as short as it can be."""
+    if isinstance(value, str):
+        return quoted(value)
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else go_json(value)
 
 

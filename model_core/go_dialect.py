@@ -106,7 +106,7 @@ def parse_keep_alive_ns(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         names = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
         raise GoError(f"Unsupported type: '{names[type(value)]}'")
-    length_ns = parse_duration_ns(value) if isinstance(value, str) else int(value * 10**9)
+    length_ns = parse_duration_ns(value) if isinstance(value, str) else int(max(-1.0, min(value, 1e10)) * 10**9)
     return FOREVER_NS if length_ns < 0 else min(length_ns, FOREVER_NS)
 
 
@@ -115,8 +115,7 @@ def decode_request(raw: bytes, struct: str, fields: Mapping[str, str]) -> dict[s
 
     fields  the type of each field in Go's words; a field that is not listed is not looked at
 
-    Raises GoError with the complaint of Go's decoder. For broken JSON its wording is met where it names the end or
-    the beginning of a value, which are the usual ways to be broken.
+    Raises GoError with the complaint of Go's decoder; for the rarer ways to be broken the wording is only near.
 
     >>> decode_request(b'{"model": 3}', "PullRequest", {"model": "string"})
     Traceback (most recent call last):
@@ -128,10 +127,7 @@ def decode_request(raw: bytes, struct: str, fields: Mapping[str, str]) -> dict[s
     try:
         value = json.JSONDecoder().raw_decode(text.lstrip())[0]
     except json.JSONDecodeError as error:
-        rest = text.lstrip()[error.pos :].strip()
-        if not rest or rest.startswith('"'):
-            raise GoError("unexpected EOF") from error
-        raise GoError(f"invalid character '{rest[0]}' looking for beginning of value") from error
+        raise GoError(_complaint(error)) from error
     except RecursionError as error:
         raise GoError("exceeded max depth") from error
     if value is None:
@@ -142,6 +138,28 @@ def decode_request(raw: bytes, struct: str, fields: Mapping[str, str]) -> dict[s
     for field, go_type in fields.items():
         _check_field(struct, field, go_type, request.get(field))
     return request
+
+
+def _complaint(error: json.JSONDecodeError) -> str:
+    """Return what Go's scanner would say where Python's stopped."""
+    rest = error.doc[error.pos :].strip()
+    if not rest or rest.startswith('"'):
+        return "unexpected EOF"
+    for literal in ("null", "true", "false"):
+        if rest[0] == literal[0]:
+            wrong = next((i for i, (here, right) in enumerate(zip(rest, literal, strict=False)) if here != right), None)
+            if wrong is None:
+                return "unexpected EOF"
+            return f"invalid character '{rest[wrong]}' in literal {literal} (expecting '{literal[wrong]}')"
+    before = error.doc[: error.pos].rstrip()
+    if error.msg.startswith("Expecting property name") or (rest[0] == "}" and before.endswith(",")):
+        return f"invalid character '{rest[0]}' looking for beginning of object key string"
+    if error.msg.startswith("Expecting ':'"):
+        return f"invalid character '{rest[0]}' after object key"
+    if error.msg.startswith("Expecting ','"):
+        where = "array element" if before.rfind("[") > before.rfind("{") else "object key:value pair"
+        return f"invalid character '{rest[0]}' after {where}"
+    return f"invalid character '{rest[0]}' looking for beginning of value"
 
 
 def _check_field(struct: str, field: str, go_type: str, value: Any) -> None:
