@@ -313,7 +313,7 @@ class ModelApi:
     # --- downloads ---------------------------------------------------------------------------------------------------
 
     def download(self) -> Response:
-        """Fetch a model in the background; 202 and where to look, 200 when it is there, or its progress line by line."""
+        """Fetch a model in the background: 202 and where to look, 200 when it is there, or its progress by line."""
         asked = _body(_Download)
         job = self._manager.start_download(asked.model, asked.quantization, force=asked.force)
         if request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON:

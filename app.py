@@ -58,9 +58,7 @@ def _note_start() -> None:
 
 def _log_request(response: Response) -> Response:
     took_ms = (time.monotonic() - g.get("started_s", time.monotonic())) * 1000
-    logger.info(
-        "request method=%s path=%s status=%d ms=%.1f", request.method, request.path, response.status_code, took_ms
-    )
+    logger.info("%s %s status=%d ms=%.1f", request.method, request.path, response.status_code, took_ms)
     return response
 
 
@@ -128,9 +126,7 @@ def _greet(url: str, *, demo: bool) -> None:
     _say(f"The model manager answers at {url}/api/model")
     _say("Three things to try:")
     _say(f"  curl {url}/api/model/list")
-    _say(
-        f"  curl -X POST {url}/api/model/recommend -H 'Content-Type: application/json' -d '{{\"available_vram_gb\": 8}}'"
-    )
+    _say(f"  curl -X POST {url}/api/model/recommend")
     _say(f"  curl {url}/api/model/health")
     _say("Ctrl-C ends it.")
 

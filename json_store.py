@@ -97,7 +97,8 @@ class JsonStore(Generic[T]):
     _published: Version[T] | None
     _damage: Damage | None  # what stands there now, while it could not be restored yet
     _damaged_since_s: float
-    _write_error: StoreError | None  # why the last write failed; None when it did not
+    _write_error: StoreUnwritable | None  # why the last write failed; None when it did not
+    _others_write: bool  # the last version that was replaced came from another process
 
     def __init__(
         self,
@@ -261,10 +262,14 @@ class JsonStore(Generic[T]):
         """Commit what is queued and let the next caller lead. For a reader, ``recovering``: but wait for nothing."""
         batch: list[_Caller[T]] = []
         limits = self._file.limits
+        lock_wait_s, grace_s = (0.0, 0.0) if recovering else (limits.lock_wait_s, limits.damage_grace_s)
         try:
-            with self._file.locked(0.0 if recovering else limits.lock_wait_s):
+            if self._others_write:
+                # They only look now and then whether the lock is free; whoever just gave it back would always win.
+                time.sleep(limits.hand_over_s)
+            with self._file.locked(lock_wait_s):
                 batch = self._take_queue()
-                self._published = self._commit(batch, 0.0 if recovering else limits.damage_grace_s)
+                self._published = self._commit(batch, grace_s)
             self._damage = self._write_error = None
         except BaseException as error:
             if not recovering:
@@ -287,6 +292,7 @@ class JsonStore(Generic[T]):
         for _ in range(_MOST_EDITS_DURING_ONE_WRITE):
             try:
                 base = self._base(grace_s)
+                self._others_write = base.raw is not None
                 value, raw = self._apply(batch, base.value)
                 if os.getpid() != process:
                     raise RuntimeError("a function handed to change() forked; the child does not hold the lock")
@@ -329,9 +335,9 @@ class JsonStore(Generic[T]):
 
     def _fail(self, batch: list[_Caller[T]], error: BaseException) -> None:
         told = error if isinstance(error, Exception) else self._interrupted(error)
-        if isinstance(told, StoreUnwritable) and str(told) != str(self._write_error):
-            logger.error("document not written path=%s error=%s", self.path, told)
-        if isinstance(told, StoreError):
+        if isinstance(told, StoreUnwritable):
+            if str(told) != str(self._write_error):
+                logger.error("document not written path=%s error=%s", self.path, told)
             self._write_error = told
         for caller in batch:
             # One each: an exception that several threads raise collects all their tracebacks.
@@ -384,7 +390,7 @@ class JsonStore(Generic[T]):
         self._queue = []
         self._leader = None
         self._damage, self._damaged_since_s = None, 0.0
-        self._write_error = None
+        self._write_error, self._others_write = None, False
         self._file.forget_lock()
 
 

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -330,18 +330,19 @@ class OllamaClient:
         call = Call("POST", "/api/generate", f"generating with {model}", timeout_s or self._generate_s, body, model)
         texts: list[str] = []
         thoughts: list[str] = []
-        with self._performance.measured(model):
-            for line in self._wire.lines(call):
+        with self._performance.measured(model), closing(self._wire.lines(call)) as lines:
+            for line in lines:
                 text, thought, done = read_as(call, ollama_answers.piece, line)
                 texts.append(text)
                 thoughts.append(thought)
                 if text:
                     yield text
                 if done:
-                    said = {"text": "".join(texts), "thinking": "".join(thoughts)}
-                    yield read_as(call, lambda data: ollama_answers.answer(model, data, **said), line)  # noqa: B023
-                    return
-            raise AnswerCutShort(model, sum(map(len, texts)))
+                    break
+            else:
+                raise AnswerCutShort(model, sum(map(len, texts)))
+        said = {"text": "".join(texts), "thinking": "".join(thoughts)}
+        yield read_as(call, lambda data: ollama_answers.answer(model, data, **said), line)
 
     # --- what AutoDev's own client offers ----------------------------------------------------------------------------
 

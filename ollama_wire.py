@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -116,7 +116,7 @@ class Wire:
         with self._sent(call, content) as response:
             _body(call, response)
 
-    def lines(self, call: Call) -> Iterator[dict[str, Any]]:
+    def lines(self, call: Call) -> Generator[dict[str, Any]]:
         """Yield the objects of an answer that comes line by line. An `error` among them is raised."""
         with self._sent(call) as response:
             try:
@@ -297,7 +297,7 @@ class Garbled(ValueError):
     """A whole line that is not a JSON object."""
 
     def __init__(self, line: bytes) -> None:
-        super().__init__(clean(line[:_LONGEST_ERROR_BODY].decode(errors="replace")))
+        super().__init__(_shown(line) or "a web page")
         self.line = line
 
 
@@ -399,14 +399,20 @@ def _error(call: Call, status: int, text: str) -> ModelManagerError:
 
 
 def _not_ollama(call: Call, body: bytes, status: int = 200) -> OllamaError:
-    start = body.lstrip()[:1]
-    form = "nothing" if not start else "a web page" if start == b"<" else "something that is not Ollama's JSON"
+    shown = _shown(body)
+    form = "nothing" if not body.strip() else "something that is not Ollama's JSON" if shown else "a web page"
     return OllamaError(
         f"When {call.what}, the server answered {form} (status {status}).",
         "Look whether OLLAMA_HOST is Ollama's address, and whether a proxy stands in between.",
         upstream_status=status,
-        upstream="" if start == b"<" else clean(body[:_LONGEST_ERROR_BODY].decode(errors="replace")),
+        upstream=shown,
     )
+
+
+def _shown(body: bytes) -> str:
+    """Return the beginning of what is no JSON; nothing of a web page, which tells nobody anything."""
+    start = body[:_LONGEST_ERROR_BODY].lstrip()
+    return "" if start.startswith(b"<") else clean(start.decode(errors="replace"))
 
 
 def _encoded(body: Json) -> bytes:

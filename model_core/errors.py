@@ -166,11 +166,17 @@ class NoCurrentModel(ModelManagerError):
     code, title = "no_current_model", "No current model"
 
     def __init__(self) -> None:
-        super().__init__("No model is selected yet.", "Switch to an installed one; recommend names a good first choice.")
+        super().__init__(
+            "No model is selected yet.", "Switch to an installed one; recommend names a good first choice."
+        )
 
 
 class NoSuitableModel(ModelManagerError):
-    """Nothing fits what was asked for; ``smallest_need_bytes`` is what the smallest candidate needs, None if there is none."""
+    """Nothing fits what was asked for.
+
+    smallest_need_bytes  what the smallest candidate needs, None if there is no candidate
+    would_fit            what would fit with less context
+    """
 
     code, title = "no_suitable_model", "No suitable model"
 
@@ -200,7 +206,9 @@ class DownloadNotFound(ModelManagerError):
     code, title = "download_not_found", "Download not found"
 
     def __init__(self, download: str) -> None:
-        super().__init__(f"There is no download {download}.", "The list of downloads shows every id.", download=download)
+        super().__init__(
+            f"There is no download {download}.", "The list of downloads shows every id.", download=download
+        )
 
 
 class ModelNotInstalled(ModelManagerError):
@@ -210,7 +218,9 @@ class ModelNotInstalled(ModelManagerError):
 
     def __init__(self, model: str, quantization: str | None = None) -> None:
         what = f"{model} ({quantization})" if quantization else model
-        super().__init__(f"{what} is not installed in Ollama.", "Download it first.", model=model, quantization=quantization)
+        super().__init__(
+            f"{what} is not installed in Ollama.", "Download it first.", model=model, quantization=quantization
+        )
 
 
 class CannotDeleteCurrent(ModelManagerError):
@@ -219,7 +229,9 @@ class CannotDeleteCurrent(ModelManagerError):
     code, title = "cannot_delete_current", "Cannot delete the current model"
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"{model} is the current model.", "Switch to another model first, then delete it.", model=model)
+        super().__init__(
+            f"{model} is the current model.", "Switch to another model first, then delete it.", model=model
+        )
 
 
 class ModelInUse(ModelManagerError):
@@ -244,7 +256,8 @@ class NameTaken(ModelManagerError):
     def __init__(self, model: str, digest: str) -> None:
         super().__init__(
             f"Ollama already holds a model of your own under the name {model} (digest {digest[:12]}).",
-            f"Keep it under another name (ollama cp {model} my-{model.rpartition('/')[2]}, then ollama rm {model}) and download again.",
+            f"Keep it under another name (ollama cp {model} my-{model.rpartition('/')[2]}, then ollama rm {model}) "
+            "and download again.",
             model=model,
             digest=digest,
         )
@@ -257,7 +270,8 @@ class InsufficientVram(ModelManagerError):
 
     def __init__(self, model: str, need_bytes: int, available_bytes: int) -> None:
         super().__init__(
-            f"{model} needs {need_bytes / 2**30:.1f} GiB of graphics memory, {available_bytes / 2**30:.1f} GiB are available.",
+            f"{model} needs {need_bytes / 2**30:.1f} GiB of graphics memory, "
+            f"{available_bytes / 2**30:.1f} GiB are available.",
             "Choose a smaller model or quantization, or leave require_fit out.",
             model=model,
             need_bytes=need_bytes,
@@ -271,7 +285,9 @@ class InsufficientDisk(ModelManagerError):
     code, title = "insufficient_disk", "Not enough disk space"
 
     def __init__(self, model: str, need_bytes: int | None, free_bytes: int | None) -> None:
-        need = f"needs {need_bytes / 1e9:.1f} GB on Ollama's disk" if need_bytes is not None else "does not fit Ollama's disk"
+        need = (
+            "does not fit Ollama's disk" if need_bytes is None else f"needs {need_bytes / 1e9:.1f} GB on Ollama's disk"
+        )
         free = f"{free_bytes / 1e9:.1f} GB are free" if free_bytes is not None else "the disk is full"
         super().__init__(
             f"{model} {need}, {free}.",
@@ -329,7 +345,9 @@ class OllamaError(ModelManagerError):
 
     code, title = "ollama_error", "Ollama error"
 
-    def __init__(self, happened: str, remedy: str = "", *, upstream_status: int | None = None, upstream: str = "") -> None:
+    def __init__(
+        self, happened: str, remedy: str = "", *, upstream_status: int | None = None, upstream: str = ""
+    ) -> None:
         super().__init__(happened, remedy, upstream_status=upstream_status, upstream=upstream)
 
 

@@ -8,7 +8,8 @@ The document on disk, which is the seed's form with more keys beside:
                        "digest": hex or null, "size_bytes": int or null,     what Ollama held when last asked
                        "copied_digest": hex or null,                         what we last copied to this id
                        "history": {installation: {digest or "": Usage}}}},
-     "downloads": {id: DownloadJob}, "custom": {name: CatalogEntry}, "ollama": {"checked_at": ISO time, "models": [what its list said]}}
+     "downloads": {id: DownloadJob}, "custom": {name: CatalogEntry},
+     "ollama": {"checked_at": ISO time, "models": [what its list said]}}
 
 Unknown keys are kept wherever they stand.
 """
@@ -93,7 +94,7 @@ class CatalogEntry(Record):
     license_url: str | None = None
     languages: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ("completion",)
-    alternatives: tuple[str, ...] = Field(default=(), description="for what was never published: the nearest real models")
+    alternatives: tuple[str, ...] = Field(default=(), description="for what nobody published: the nearest real ones")
     notes: tuple[str, ...] = ()
 
 
