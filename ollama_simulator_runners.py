@@ -1,0 +1,239 @@
+"""What the simulated Ollama has loaded: runners on a model's weights, their memory, their end, and what they say."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model_core.go_dialect import go_json, quoted, rfc3339_nano
+from model_core.names import ModelName
+from model_core.records import GIB, MIB
+from model_core.simulated_checks import Refused, has_images
+from model_core.simulated_library import LibraryModel, bytes_on_card, loaded_bytes
+from model_core.simulated_replies import Installed, Json, chunk, details
+from model_core.simulated_words import answer_to, tokens_of
+from ollama_simulator_faults import Faults
+from ollama_simulator_steps import Pace, Steps
+
+_KEEP_ALIVE_NS = 5 * 60 * 10**9  # OLLAMA_KEEP_ALIVE where nothing is set
+_MOST_LOADED = 3  # OLLAMA_MAX_LOADED_MODELS where nothing is set
+_CARD_RESERVE_BYTES = 457 * MIB  # what Ollama leaves free on a card
+_DEFAULT_CONTEXT = ((47 * GIB, 262_144), (23 * GIB, 32_768), (0, 4096))  # by the memory of the card
+_OPTIONS_OF_A_RUNNER = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+
+_NO_VISION = go_json(
+    {
+        "error": {
+            "code": 400,
+            "message": "Multimodal data provided, but model does not support multimodal requests.",
+            "type": "invalid_request_error",
+        }
+    }
+)
+_LOAD_FAILED = "llama-server process has terminated: error loading model: unable to allocate CUDA0 buffer"
+_CRASHED_MIDWAY = "an error was encountered while running the model: unexpected EOF"
+_CRASHED_AT_ONCE = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check ollama server logs for details"
+)
+
+
+@dataclass
+class Runner:
+    """One loaded model. ``gone_at``: None while it stays, infinity when it goes after its last request."""
+
+    name: ModelName
+    model: LibraryModel
+    options: Mapping[str, object]
+    context_tokens: int
+    size_bytes: int
+    card_bytes: int
+    keep_ns: int
+    expires_ns: int
+    in_use: int = 1
+    gone_at: float | None = None
+
+
+class Runners:
+    """The runners of one simulator, keyed by the weights: all names of the same weights share one."""
+
+    def __init__(self, pace: Pace, faults: Faults, lock: threading.RLock) -> None:
+        self._pace, self._faults, self._lock = pace, faults, lock
+        self._runners: dict[str, Runner] = {}
+        self._loading = False
+
+    def clear(self) -> None:
+        """Let all go, as when Ollama ends."""
+        with self._lock:
+            self._runners.clear()
+
+    def names(self) -> list[str]:
+        """Return under which names something is loaded."""
+        return [runner["name"] for runner in self.listed()]
+
+    def listed(self) -> list[Json]:
+        """Return the list of /api/ps: under the names that loaded, the longest to stay first."""
+        with self._lock:
+            self._sweep()
+            runners = sorted(self._runners.values(), key=lambda runner: runner.expires_ns // 10**9, reverse=True)
+            return [_runner_listed(runner) for runner in runners]
+
+    # --- loading and letting go ---
+
+    def lend(self, entry: Installed, asked: Json, keep_ns: int | None) -> Steps[Runner]:
+        """Return a runner of the model, loaded if it was not; the caller must give it back with ``give_back``."""
+        wanted = entry.model.parameters | asked
+        options = {key: wanted[key] for key in _OPTIONS_OF_A_RUNNER if key in wanted}
+        weights = entry.model.weights.digest
+        while not self._may_load(weights, options):
+            if runner := self._ready(weights, options, keep_ns):
+                return runner
+            yield from self._pace.pause(max(self._pace.tick_s, 0.001))
+        try:
+            if failed := self._faults.hit("load_failed", model=entry.name.display):
+                raise Refused(500, str(failed.details.get("text", _LOAD_FAILED)))
+            slow = self._faults.hit("slow_load", model=entry.name.display)
+            yield from self._pace.pause(float(slow.details.get("seconds", 5)) if slow else self._pace.load_seconds)
+            with self._lock:
+                runner = self._runners[weights] = self._loaded(entry, options, keep_ns)
+                return runner
+        finally:
+            with self._lock:
+                self._loading = False
+
+    def _may_load(self, weights: str, options: Mapping[str, object]) -> bool:
+        """Take the only place for loading if it is free and needed; one with other options is let go first."""
+        with self._lock:
+            self._sweep()
+            there = self._runners.get(weights)
+            if there and there.options != options and there.in_use == 0:
+                self._let_go(there)
+            if there or self._loading:
+                return False
+            self._loading = True
+            return True
+
+    def _ready(self, weights: str, options: Mapping[str, object], keep_ns: int | None) -> Runner | None:
+        with self._lock:
+            runner = self._runners.get(weights)
+            if runner is None or runner.gone_at is not None or runner.options != options:
+                return None
+            runner.in_use += 1
+            if keep_ns is not None:
+                runner.keep_ns = keep_ns
+            return runner
+
+    def _loaded(self, entry: Installed, options: Json, keep_ns: int | None) -> Runner:
+        default = next(context for least, context in _DEFAULT_CONTEXT if self._pace.vram_bytes >= least)
+        context = int(options.get("num_ctx") or default)
+        context = max(4, min(context, entry.model.number("context_length", context)))
+        size = loaded_bytes(entry.model, context)
+        free = self._make_room(size)
+        on_card = 0 if options.get("num_gpu") == 0 else bytes_on_card(entry.model, size, max(0, free))
+        keep = _KEEP_ALIVE_NS if keep_ns is None else keep_ns
+        return Runner(entry.name, entry.model, options, context, size, on_card, keep, time.time_ns() + keep)
+
+    def _make_room(self, size_bytes: int) -> int:
+        """Drop idle runners until the new one fits and is not one too many. Returns the free bytes of the card."""
+        while True:
+            used = sum(runner.card_bytes for runner in self._runners.values())
+            free = self._pace.vram_bytes - _CARD_RESERVE_BYTES - used
+            idle = [(runner.expires_ns, weights) for weights, runner in self._runners.items() if runner.in_use == 0]
+            crowded = len(self._runners) >= _MOST_LOADED or (size_bytes > free and used > 0)
+            if not idle or not crowded:
+                return free
+            del self._runners[min(idle)[1]]
+
+    def give_back(self, runner: Runner) -> None:
+        """Take a runner back; from now on its idle time counts."""
+        with self._lock:
+            runner.in_use -= 1
+            if runner.gone_at is None:
+                runner.expires_ns = time.time_ns() + runner.keep_ns
+            if runner.in_use == 0 and (runner.keep_ns == 0 or runner.gone_at is not None):
+                self._let_go(runner)
+
+    def expire(self, model: LibraryModel) -> None:
+        """Unload whatever runs on the model's weights; who asks has the answer before the memory is free."""
+        with self._lock:
+            if runner := self._runners.get(model.weights.digest):
+                self._let_go(runner)
+
+    def _let_go(self, runner: Runner) -> None:
+        if runner.gone_at in (None, math.inf):
+            runner.expires_ns = min(runner.expires_ns, time.time_ns())
+            runner.gone_at = math.inf if runner.in_use else time.monotonic() + self._pace.unload_seconds
+
+    def _sweep(self) -> None:
+        """Nobody watches the clock: who looks at the runners lets those go whose time is over."""
+        for weights, runner in list(self._runners.items()):
+            if runner.in_use == 0 and runner.expires_ns <= time.time_ns():
+                self._let_go(runner)
+            if runner.gone_at is not None and runner.gone_at <= time.monotonic():
+                del self._runners[weights]
+
+    # --- saying something ---
+
+    def speak(self, entry: Installed, request: Json, *, started: float, loaded: float, chat: bool) -> Steps[None]:
+        """Yield the pieces of an answer, the last one with its metrics; the moments are of the monotonic clock."""
+        sent = str(request.get("model") or "")
+        wanted = request.get("format")
+        if wanted and wanted != "json" and not isinstance(wanted, dict):
+            raise Refused(
+                500, f'invalid format: {quoted(go_json(wanted))}; expected "json" or a valid JSON Schema object'
+            )
+        if has_images(request) and "vision" not in entry.model.capabilities:
+            raise Refused(400, _NO_VISION)
+        options = entry.model.parameters | (request.get("options") or {})
+        prompt = go_json(request.get("messages")) if chat else str(request.get("prompt"))
+        pieces = list(tokens_of(answer_to(prompt, options.get("seed"), wanted)))
+        most = int(options.get("num_predict") or -1)
+        said = pieces[:most] if most > 0 else pieces
+
+        fault = self._faults.hit("cut_generation", "runner_crash", model=entry.name.display)
+        last_piece = int(fault.details.get("after_tokens", 1)) if fault else len(said)
+        for piece in said[:last_piece]:
+            yield from self._pace.pause(1 / self._pace.tokens_per_second)
+            yield chunk(sent, piece, time.time_ns(), chat=chat)
+        if fault and fault.kind == "runner_crash":
+            raise Refused(500, _CRASHED_MIDWAY if last_piece else _CRASHED_AT_ONCE)
+        if fault:
+            return
+        end = chunk(sent, "", time.time_ns(), chat=chat)
+        end |= {"done": True, "done_reason": "length" if len(said) < len(pieces) else "stop"}
+        prompt_tokens = len(list(tokens_of(prompt))) + 2
+        if not chat and not request.get("raw"):
+            end["context"] = list(range(259, 259 + prompt_tokens + len(said)))
+        yield end | self._metrics(prompt_tokens, len(said), started, loaded)
+
+    def _metrics(self, prompt_tokens: int, tokens: int, started: float, loaded: float) -> Json:
+        """Return the figures of the last line in nanoseconds; reading a prompt is ten times as fast as writing."""
+        now = time.monotonic()
+        return {
+            "total_duration": _ns(now - started),
+            "load_duration": _ns(loaded - started),
+            "prompt_eval_count": prompt_tokens,
+            "prompt_eval_duration": _ns(prompt_tokens / (10 * self._pace.tokens_per_second)),
+            "eval_count": tokens,
+            "eval_duration": _ns(now - loaded),
+        }
+
+
+def _ns(seconds: float) -> int:
+    return max(1, int(seconds * 1e9))
+
+
+def _runner_listed(runner: Runner) -> Json:
+    return {
+        "name": runner.name.display,
+        "model": runner.name.display,
+        "size": runner.size_bytes,
+        "digest": runner.model.digest,
+        "details": details(runner.model) | {"parent_model": ""},
+        "expires_at": rfc3339_nano(runner.expires_ns, time.localtime().tm_gmtoff),
+        "size_vram": runner.card_bytes,
+        "context_length": runner.context_tokens,
+    }
