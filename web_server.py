@@ -47,7 +47,8 @@ HEADER_SECONDS = 10  # from the first byte of a request to the end of its header
 BODY_SECONDS = 120  # for a body; 32 MiB in that time is 2.2 Mbit/s
 LINGER_SECONDS = 2  # for a client that still sends while we have answered already
 
-# All together less than the five seconds in which a stop is promised. Cheroot's loop takes up to 0.5 s to notice.
+# All together less than the five seconds in which a stop is promised.
+NOTICE_SECONDS = 0.2  # how often cheroot's loop looks whether it is to end
 ANSWERS_SECONDS = 2.0
 ON_STOP_SECONDS = 2.0
 
@@ -103,11 +104,12 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
         # A second signal changes nothing: a starter may pass on what the terminal has already sent us.
         stop.set()
 
-    names = ["SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"]
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    if getattr(signal, "SIGHUP", None) in numbers and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # started under nohup, to outlive its terminal
-    before = {number: signal.signal(number, on_signal) for number in numbers}
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):
+        number = getattr(signal, name, None)  # SIGBREAK is Windows', SIGHUP the others'
+        started_under_nohup = name == "SIGHUP" and number and signal.getsignal(number) is signal.SIG_IGN
+        if number and not started_under_nohup:
+            before[number] = signal.signal(number, on_signal)
     try:
         yield
     finally:
@@ -140,6 +142,7 @@ class _Server(wsgi.Server):
         super().__init__(_resolve(host, port), app, server_name=SERVER_NAME, request_queue_size=128)
         self.requests = _WorkerPool(self, threads)
         self.ConnectionClass = _Connection
+        self.expiration_interval = NOTICE_SECONDS
         self.timeout = IDLE_SECONDS
         self.shutdown_timeout = ANSWERS_SECONDS
         self.keep_alive_conn_limit = MAX_IDLE_CONNECTIONS

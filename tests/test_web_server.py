@@ -342,3 +342,17 @@ def test_a_signal_ends_it_cleanly(signals):
         assert process.wait(5) == 0
     assert time.monotonic() - asked < 5
     assert rest.split() == ["stopped", "returned"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
+def test_under_nohup_it_outlives_its_terminal():
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _PROGRAM
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().strip()
+        process.send_signal(signal.SIGHUP)
+        with contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+        process.terminate()
+
+        assert process.wait(5) == 0
