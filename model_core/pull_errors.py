@@ -192,7 +192,7 @@ def describe(problem: PullProblem, model: str) -> tuple[str, str]:
     """Return (what happened, what to do next) as sentences for a person."""
     happened, remedy = _SENTENCES[problem.reason]
     happened = happened.format(model=model)
-    return (f"{happened} Ollama said: {problem.upstream}" if problem.upstream else happened), remedy
+    return (f"{happened} Ollama said: {problem.upstream.rstrip('.')}." if problem.upstream else happened), remedy
 
 
 # --- cleaning --------------------------------------------------------------------------------------------------------

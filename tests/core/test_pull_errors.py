@@ -115,7 +115,7 @@ def test_every_reason_has_a_sentence_with_the_model_and_something_to_do(reason):
 def test_what_ollama_said_stands_behind_our_sentence():
     happened, _ = describe(classify("pull model manifest: 500: boom"), "llama3.2:1b")
 
-    assert happened.endswith("Ollama said: pull model manifest: 500: boom")
+    assert happened.endswith("Ollama said: pull model manifest: 500: boom.")
 
 
 def test_a_stream_that_merely_ends_heals_by_retrying():
