@@ -23,10 +23,7 @@ def resolve_metadata_file(chosen: str | os.PathLike[str], modules: Path = _MODUL
     started. Modules that were installed as a package, or that stand where this user may not write, leave it to the
     user's own data folder. Raises RuntimeError for a ``~name`` whose home is not known.
     """
-    path = Path(chosen).expanduser()
-    if path.is_absolute():
-        return path
-    return (modules if _may_hold_data(modules) else _user_folder()) / path
+    return (modules if _may_hold_data(modules) else _user_folder()) / Path(chosen).expanduser()
 
 
 def _may_hold_data(modules: Path) -> bool:
