@@ -240,17 +240,22 @@ class _TellingAdapter(HTTPAdapter):
         self._tell = tell
         super().__init__(pool_connections=1, pool_maxsize=1)
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        tell = self._tell
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        kinds = {"http": urllib3.HTTPConnectionPool, "https": urllib3.HTTPSConnectionPool}
+        self.poolmanager.pool_classes_by_scheme = {name: _telling(kind, self._tell) for name, kind in kinds.items()}
 
-        class Telling(pool.ConnectionCls):  # type: ignore[misc]
-            def connect(self) -> None:
-                super().connect()
-                tell(self.sock)
 
-        pool.ConnectionCls = Telling
-        return pool
+def _telling(pool: Any, tell: Callable[[socket.socket], None]) -> Any:
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            tell(self.sock)
+
+    class Pool(pool):  # type: ignore[misc]
+        ConnectionCls = Connection
+
+    return Pool
 
 
 def _new_session(adapter: HTTPAdapter) -> requests.Session:
