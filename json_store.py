@@ -184,15 +184,12 @@ class JsonStore(Generic[T]):
         problems = [incident.words for incident in self._incidents]
         try:
             self.read()
+            problems += self._damage_words()
         except StoreError as error:
             problems.append(str(error))
-        if self._damage is not None:
-            problems.append(
-                f"The document {self._damage.reason}. It could not be set aside yet; the last good version is shown."
-            )
         refusal = self._write_error
         if refusal is not None:
-            problems.append(str(refusal))
+            problems.append(f"The last write failed: {refusal}")
         set_aside = tuple(self._file.set_aside())
         told = {incident.set_aside for incident in self._incidents}
         problems += [f"An unreadable document was set aside as {path}." for path in set_aside if path not in told]
@@ -203,6 +200,16 @@ class JsonStore(Generic[T]):
             set_aside=set_aside,
             incidents=self._incidents,
         )
+
+    def _damage_words(self) -> list[str]:
+        damage, published = self._damage, self._published
+        whole = published is not None and published.stands and published.signature == self._file.signature()
+        if damage is None or whole:
+            return []
+        return [
+            f"The document {damage.reason}. It is not set aside yet; until then the last good version is shown,"
+            " or the empty one where there is none."
+        ]
 
     def close(self) -> None:
         """Return when nothing is being written any more. Whoever shares the store may go on with it."""
@@ -264,7 +271,7 @@ class JsonStore(Generic[T]):
         limits = self._file.limits
         lock_wait_s, grace_s = (0.0, 0.0) if recovering else (limits.lock_wait_s, limits.damage_grace_s)
         try:
-            if self._others_write:
+            if self._others_write and not recovering:
                 # They only look now and then whether the lock is free; whoever just gave it back would always win.
                 time.sleep(limits.hand_over_s)
             with self._file.locked(lock_wait_s):

@@ -442,11 +442,23 @@ class DocumentFile(Generic[T]):
 
     def _put_back(self, base: Version[T]) -> None:
         # The new version stands, but it may not survive a power cut, and nobody will be told that it is kept.
-        if base.signature is None:
-            self._system.remove(self.path)
-        else:
-            self._link_or_copy(self._previous, self._new)
-            self._replace(self._new, self.path)
+        try:
+            if base.signature is None:
+                self._system.remove(self.path)
+            else:
+                self._link_or_copy(self._previous, self._new)
+                self._replace(self._new, self.path)
+        except OSError as error:
+            raise StoreUnwritable(
+                f"{self.path} was written, but the disk does not say that it lasts, and what stood there before could"
+                f" not be put back ({error.strerror}). It may or may not hold the change.",
+                "Look at the disk, then read the document again to see.",
+                path=str(self.path),
+                reason=errno.errorcode.get(error.errno or 0),
+            ) from error
+        # On a descriptor of its own. If it fails as well, the disk is at fault and the first error says so.
+        with suppress(OSError):
+            self._system.sync_folder(self.path.parent)
 
     def _replace(self, source: Path, target: Path) -> None:
         self._patiently(lambda: self._system.replace(source, target), self.limits.replace_retry_s)

@@ -190,6 +190,9 @@ class _ProcessLock:
 
     def held(self, wait_s: float, poll_s: float) -> AbstractContextManager[object]:
         """Hold the lock while the block runs."""
+        # filelock would make a missing folder by itself, and the store would not know that its name must be synced.
+        if not stat.S_ISDIR(self._path.parent.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._path.parent))
         try:
             return self._lock.acquire(timeout=wait_s, poll_interval=poll_s)
         except Timeout as error:

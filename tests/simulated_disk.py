@@ -14,6 +14,7 @@ import errno
 import itertools
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,10 +96,10 @@ class SimulatedDisk:
         self.names_seen[path] = self.names_lasting[path] = number
 
     def edit(self, path: Path, content: bytes) -> None:
-        """Let a person save the file with an editor that writes in place; the time of the file moves."""
+        """Let a person save the file with an editor that writes in place; a person is slow enough for any clock."""
         file = self.files[self.names_seen[path]]
         file.content = file.lasting = content
-        file.modified_ns += 1_000_000_000
+        file.modified_ns = max(file.modified_ns, time.time_ns()) + 1_000
 
     def content(self, path: Path) -> bytes | None:
         """Return what a running program sees there; None when there is no such file."""
