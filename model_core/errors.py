@@ -20,6 +20,8 @@
     ├── CannotStart                 a setting or the address to listen on cannot be used
     ├── DownloadFailed              a download ended without the model being there
     │   └── PullFailed              Ollama gave up a pull; says whether trying again can heal it
+    ├── RegistryUnavailable         a model registry does not answer
+    ├── RegistryModelMissing        a model registry has no such model
     ├── OllamaError                 Ollama answered something unexpected
     │   ├── OllamaUnavailable       nobody answers at Ollama's address
     │   ├── OllamaTimeout           Ollama took longer than the call may take
@@ -38,7 +40,7 @@ carries the same facts as attributes, listed in ``facts``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -81,6 +83,23 @@ def as_facts(error: ModelManagerError) -> dict[str, Any]:
         "detail": str(error),
         **error.facts,
     }
+
+
+def from_facts(facts: Mapping[str, Any]) -> ModelManagerError:
+    """Return the error that as_facts wrote down, as the first kind in the tree above that has its code.
+
+    >>> from_facts(as_facts(NoCurrentModel()))
+    NoCurrentModel('No model is selected yet.', 'Switch to an installed one; recommend names a good first choice.')
+    """
+    rest = {key: value for key, value in facts.items() if key not in ("code", "title", "error", "remedy", "detail")}
+    kind = _kind_of(facts.get("code"), [ModelManagerError])
+    return _revive(kind, str(facts.get("error", "")), str(facts.get("remedy", "")), rest)
+
+
+def _kind_of(code: Any, kinds: Sequence[type[ModelManagerError]]) -> type[ModelManagerError]:
+    found = next((kind for kind in kinds if kind.__dict__.get("code") == code), None)
+    below = [child for kind in kinds for child in kind.__subclasses__()]
+    return found or (_kind_of(code, below) if below else ModelManagerError)
 
 
 def _revive(kind: type[ModelManagerError], happened: str, remedy: str, facts: dict[str, Any]) -> ModelManagerError:
@@ -338,6 +357,33 @@ class PullFailed(DownloadFailed):
     ) -> None:
         super().__init__(model, happened, remedy, reason=reason, upstream=upstream)
         self.facts["heals_by_retrying"] = heals_by_retrying
+
+
+class RegistryUnavailable(ModelManagerError):
+    """A model registry does not answer, or not with a manifest; what it would have said stays unknown."""
+
+    code, title = "registry_unavailable", "Registry not reachable"
+
+    def __init__(self, registry: str, why: str) -> None:
+        super().__init__(
+            f"The registry {registry} could not be asked ({why}).",
+            "Check the network of this machine, then try again.",
+            registry=registry,
+        )
+
+
+class RegistryModelMissing(ModelManagerError):
+    """A registry says that it has no such model."""
+
+    code, title = "model_not_found", "Model not found"
+
+    def __init__(self, model: str, registry: str) -> None:
+        super().__init__(
+            f"The registry {registry} has no model {model}.",
+            "Check the name and the tag; ollama.com/library shows what there is.",
+            model=model,
+            registry=registry,
+        )
 
 
 class OllamaError(ModelManagerError):
