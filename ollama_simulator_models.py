@@ -24,6 +24,7 @@ from ollama_simulator_steps import Ended, Pace, Steps
 # How much faster hashing is than downloading: on common machines 1 GB/s against 100 MB/s.
 _VERIFY_SPEEDUP = 10
 _NO_SUCH_MODEL = "file does not exist"
+_HOLDING = ("stall", "silence")  # what stops a download for all who wait for it
 _RESOLVER = "127.0.0.53:53"
 
 
@@ -35,6 +36,7 @@ class _Download:
     completed: int = 0
     waiters: int = 0
     moved_at: float = 0.0
+    held_by: Fault | None = None
     done: bool = False
 
 
@@ -307,13 +309,15 @@ class Models:
                 return None
             download = self._downloads.setdefault(layer.digest, _Download(layer))
             if download.waiters == 0:
-                download.moved_at = time.monotonic()
+                download.moved_at, download.held_by = time.monotonic(), None
             download.waiters += 1
             return download
 
     def _advance(self, name: ModelName, download: _Download) -> Fault | None:
-        """Let time do its work on a download, whoever of its waiters asks. Returns the fault that it ran into."""
+        """Let time do its work on a download, whoever of its waiters asks. Returns the fault that it has run into."""
         with self._lock:
+            if download.held_by and not download.held_by.cleared:
+                return download.held_by
             now = time.monotonic()
             # One tick's worth at most: a thread that was kept waiting must not make the download jump.
             elapsed_s = min(now - download.moved_at, self._pace.tick_s)
@@ -330,6 +334,7 @@ class Models:
             if fault is None or reached < limit:
                 return None
             fault.strike()
+            download.held_by = fault if fault.kind in _HOLDING else None
             return fault
 
     def _finish(self, download: _Download) -> None:
@@ -341,7 +346,7 @@ class Models:
         if fault.kind == "goes_back":
             with self._lock:
                 download.completed = min(download.completed, int(fault.details.get("to_bytes", 0)))
-        elif fault.kind in ("stall", "silence"):
+        elif fault.kind in _HOLDING:
             while not fault.cleared:
                 yield progress_line(download.layer, download.completed) if fault.kind == "stall" else None
                 yield from self._pace.pause(self._pace.tick_s)

@@ -23,6 +23,7 @@ def ollama(request: pytest.FixtureRequest) -> Iterator[Ollama]:
         real.reset()
         yield real
         real.reset()
+        real.close()
         return
     with OllamaSimulator(
         library=recorded_library(),
@@ -32,4 +33,6 @@ def ollama(request: pytest.FixtureRequest) -> Iterator[Ollama]:
         unload_seconds=0.0,
         tokens_per_second=100_000.0,
     ) as simulator:
-        yield Ollama(simulator.url, simulator)
+        simulated = Ollama(simulator.url, simulator)
+        yield simulated
+        simulated.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -48,6 +49,15 @@ class Ollama:
         answer = self.post("/api/pull", model=name, **more)
         return [json.loads(line) for line in answer.text.splitlines()]
 
+    @contextmanager
+    def pulling(self, name: str) -> Iterator[Iterator[dict[str, Any]]]:
+        """Begin a pull and lend its lines; leaving closes the connection, wherever the pull is."""
+        answer = self.session.post(self.url + "/api/pull", json={"model": name}, stream=True, timeout=DEADLINE_S)
+        try:
+            yield (json.loads(line) for line in answer.iter_lines(chunk_size=1))
+        finally:
+            answer.close()
+
     def tags(self) -> dict[str, dict[str, Any]]:
         return {model["name"]: model for model in self.get("/api/tags")["models"]}
 
@@ -83,6 +93,9 @@ class Ollama:
                 self.pull(name)
             self.post("/api/generate", model=name, keep_alive=0)
         wait_until(lambda: not self.running(), "the models are unloaded")
+
+    def close(self) -> None:
+        self.session.close()
 
     def reset(self) -> None:
         """Nothing loaded, nothing installed."""

@@ -97,6 +97,12 @@ def fault(kind: str, **details: Any) -> Callable[[Ollama], Stand]:
     return arrange
 
 
+def a_registry_to_hang_up_on(ollama: Ollama) -> Stand:
+    ollama.simulator("a registry so slow that one can hang up in the middle and still see the rest")
+    ollama.install(ONE)
+    return {}
+
+
 def a_generation_that_breaks_off(ollama: Ollama) -> Stand:
     simulator = ollama.simulator("a model that breaks off")
     simulator.publish("noise", recorded_model(ONE))
@@ -124,7 +130,7 @@ BEFORE: dict[str, Callable[[Ollama], Stand]] = {
     "ps_sizes": installed(LATEST),
     "pull_bad_name": nothing,
     "pull_cached": installed(BIG),
-    "pull_cancelled_resumed": installed(ONE),
+    "pull_cancelled_resumed": a_registry_to_hang_up_on,
     "pull_corrupt": fault("digest_mismatch"),
     "pull_fresh": nothing,
     "pull_goes_back": fault("goes_back", at_bytes=100_000_000, to_bytes=60_000_000),
