@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, default_exceptions
 
-from download_worker import failure_of
+from model_core.downloads import failure_of
 from model_core.errors import InvalidRequest, ModelManagerError, as_facts
 from model_core.records import GIB, ModelMetadata
 from model_manager import ModelManager

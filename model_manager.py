@@ -7,7 +7,7 @@
 
 Each use case stands here once and is short: what it thinks stands in model_core/, what it touches in the modules at the
 root. The methods that AutoDev's documentation names answer False, None or (False, message); each has a twin that raises
-the typed error and returns a record (select_model, pull_model, remove_model, recommend, check_fit).
+the typed error and returns a record (select_model, pull_model, remove_model, recommend, check_fit, sync).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from catalog import MODEL_CATALOG
-from download_worker import DownloadWorker, Wanted, failure_of
+from download_worker import DownloadWorker, Listener, Wanted
 from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
@@ -41,20 +43,41 @@ from model_core import (
 )
 from model_core.document import DocumentCodec, new_model, read_import, remember
 from model_core.errors import (
+    AnswerCutShort,
+    CannotDeleteCurrent,
+    CannotStart,
+    DownloadFailed,
+    DownloadNotFound,
+    InsufficientDisk,
     InsufficientVram,
+    InvalidModelName,
     InvalidRequest,
+    InvalidTransition,
     ModelInUse,
     ModelManagerError,
     ModelNotFound,
     ModelNotInstalled,
+    ModelNotPublished,
     NameTaken,
     NoCurrentModel,
     NoSuitableModel,
+    OllamaBusy,
     OllamaError,
+    OllamaModelMissing,
+    OllamaTimeout,
+    OllamaUnavailable,
+    PullEnded,
+    PullFailed,
+    RegistryNotAllowed,
+    StoreBusy,
+    StoreError,
+    StoreUnreadable,
+    StoreUnwritable,
     UnknownQuantization,
 )
 from model_core.installed import Inventory, Meant
 from model_core.memory import FitCheck
+from model_core.patience import Patience
 from model_core.picture import Picture
 from model_core.recommender import Recommendation
 from model_core.records import (
@@ -72,10 +95,40 @@ from ollama_inventory import OllamaInventory, Seen
 
 __all__ = [
     "MODEL_CATALOG",
+    "AnswerCutShort",
+    "CannotDeleteCurrent",
+    "CannotStart",
+    "DownloadFailed",
+    "DownloadNotFound",
+    "InsufficientDisk",
+    "InsufficientVram",
+    "InvalidModelName",
+    "InvalidRequest",
+    "InvalidTransition",
+    "ModelInUse",
     "ModelManager",
     "ModelManagerError",
     "ModelMetadata",
+    "ModelNotFound",
+    "ModelNotInstalled",
+    "ModelNotPublished",
     "ModelPurpose",
+    "NameTaken",
+    "NoCurrentModel",
+    "NoSuitableModel",
+    "OllamaBusy",
+    "OllamaError",
+    "OllamaModelMissing",
+    "OllamaTimeout",
+    "OllamaUnavailable",
+    "PullEnded",
+    "PullFailed",
+    "RegistryNotAllowed",
+    "StoreBusy",
+    "StoreError",
+    "StoreUnreadable",
+    "StoreUnwritable",
+    "UnknownQuantization",
 ]
 
 T = TypeVar("T")
@@ -84,6 +137,13 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_REGISTRIES = (names.DEFAULT_HOST, "hf.co")
 ASSUMED_VRAM_GB = 8.0  # the card that AutoDev is made for (RTX 4060)
+# Who waits for a download whose owner went away takes it over; more often than this, something else is wrong.
+MOST_TAKEOVERS = 10
+MOST_DOWNLOADS_AT_ONCE = 16  # a guess; two already share one line
+# Switching and deleting wait for one another: a deletion takes as long as Ollama takes.
+MODELS_WAIT_S = 30.0
+# Before its files are deleted, a model is given this time to leave the memory; Windows deletes nothing that is open.
+UNLOAD_WAIT_S, UNLOAD_LOOK_S = 3.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -130,8 +190,10 @@ class ModelManager:
     client         what speaks to Ollama; made from ollama_host when left out
     vram_gb        what may be used of the card, in GiB; None: not set
     registries     hosts that a model's name may carry
+    downloads_at_once  in all processes together; each takes its own word for it
+    patience       how long a download may stand still, and how it is tried again
 
-    Making one does not need Ollama, and asks it nothing.
+    Making one does not need Ollama, and asks it nothing. Raises InvalidRequest for values that cannot be.
     """
 
     MODEL_CATALOG: Mapping[str, CatalogEntry] = MODEL_CATALOG
@@ -145,7 +207,12 @@ class ModelManager:
         vram_gb: float | None = None,
         registries: Sequence[str] = DEFAULT_REGISTRIES,
         downloads_at_once: int = 1,
+        patience: Patience | None = None,
     ) -> None:
+        if vram_gb is not None:
+            advice.gib_as_bytes(vram_gb, "vram_gb")
+        if not 1 <= downloads_at_once <= MOST_DOWNLOADS_AT_ONCE:
+            raise InvalidRequest("downloads_at_once", f"must be from 1 to {MOST_DOWNLOADS_AT_ONCE}")
         self.client = client or OllamaClient(ollama_host)
         self._vram_gb, self._registries = vram_gb, tuple(registries)
         codec = DocumentCodec(MODEL_CATALOG, secrets.token_hex(8), _localize)
@@ -155,10 +222,12 @@ class ModelManager:
             self.client,
             self.store,
             self._inventory,
+            change=self._change,
             completed=self._with_completed,
             is_taken=self._is_taken,
             now_text=_now,
             at_once=downloads_at_once,
+            patience=patience,
         )
         self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
 
@@ -228,21 +297,24 @@ class ModelManager:
 
         Raises ModelNotInstalled, ModelNotFound, UnknownQuantization, InsufficientVram, NameTaken, OllamaUnavailable.
         """
-        picture, seen = self._ask()
-        meant, copied = picture.known(name), dict[str, str]()
-        quantization = quantization or meant.quantization
-        if meant.entry:
-            seen, copied = self._made_to_answer(picture, meant, quantization, seen)
-        elif quantization:
-            raise UnknownQuantization(meant.name, ())
-        elif not picture.inventory.get(meant.name):
-            raise ModelNotInstalled(meant.name)
-        check = self.check_fit(meant.name, quantization=quantization).check
-        if require_fit and not check.compatible:
-            raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
-        warnings = [] if check.compatible else [check.message]
-        after = self._change(lambda before: _with_selected(self._with_seen(before, seen, copied), meant.name))
+        with self._undisturbed():
+            picture, seen = self._ask()
+            meant, copied = picture.known(name), dict[str, str]()
+            quantization = quantization or meant.quantization
+            if meant.entry:
+                advice.answering(meant, picture.held(meant), quantization)
+            elif quantization:
+                raise UnknownQuantization(meant.name, ())
+            elif not picture.inventory.get(meant.name):
+                raise ModelNotInstalled(meant.name)
+            check = self._checked(picture, meant.name, quantization)
+            if require_fit and not check.compatible:
+                raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
+            if meant.entry:
+                seen, copied = self._made_to_answer(picture, meant, quantization, seen)
+            after = self._change(lambda before: _with_selected(self._with_seen(before, seen, copied), meant.name))
         logger.info("model selected name=%s previous=%s", meant.name, after.previous_model)
+        warnings = [] if check.compatible else [check.message]
         if load:
             warnings += self._load(meant.name)
         return Selection(meant.name, after.previous_model, self.info(meant.name), tuple(warnings))
@@ -264,13 +336,19 @@ class ModelManager:
         Raises ModelNotPublished, UnknownQuantization, NameTaken, InvalidModelName, RegistryNotAllowed,
         OllamaUnavailable, StoreError.
         """
+        return self._begun(name, quantization, force, None)
+
+    def _begun(self, name: str, quantization: str | None, force: bool, listener: Listener | None) -> DownloadJob:
         tag = names.downloadable(name, self._registries)
         picture, seen = self._ask()
         meant = picture.literal(name)
         wanted = _wanted(meant, tag.display, quantization)
-        if self._is_there(picture, meant, quantization, seen) and not force:
+        held = picture.held(meant)
+        if held.own_model and held.under_id:
+            raise NameTaken(meant.name, held.under_id.digest)
+        if not force and self._is_there(picture, meant, quantization, seen):
             return _finished(wanted)
-        return self._worker.start(wanted)
+        return self._worker.start(wanted, listener)
 
     def pull_model(
         self,
@@ -286,14 +364,19 @@ class ModelManager:
 
         Raises what start_download raises, and DownloadFailed or a more telling error when the download ended otherwise.
         """
-        job = self.start_download(name, quantization, force=force)
-        if job.state is DownloadState.COMPLETED:
-            return job
-        report = _Callback(progress_callback)
-        for event in self._worker.events(job.id):
-            report(event)
-        job = self._worker.get(job.id)
-        if problem := failure_of(job):
+        listener, report = Listener(), _Callback(progress_callback)
+        job = self._begun(name, quantization, force, listener)
+        for _ in range(MOST_TAKEOVERS):
+            if job.state is DownloadState.COMPLETED:
+                return job
+            for event in self._worker.events(job.id, listener):
+                report(event)
+            job = self._worker.get(job.id)
+            if job.state is not DownloadState.INTERRUPTED or self._worker.closed:
+                break
+            # Whoever had it has gone, or could not write down its end; the caller still wants the model.
+            job = self._worker.resume(job.id, listener)
+        if problem := downloads.failure_of(job):
             raise problem
         return job
 
@@ -333,15 +416,16 @@ class ModelManager:
 
         Raises CannotDeleteCurrent, ModelInUse, ModelNotInstalled, ModelNotFound, OllamaUnavailable.
         """
-        picture, _ = self._ask()
-        model, going = picture.going(name)
-        if job := downloads.in_the_way(self._worker.all(), model):
-            raise ModelInUse(model, job.id)
-        self._unload(going)
-        for one in going:
-            self.client.delete(one)
-        after = self._inventory.ask()
-        self._change(lambda document: self._with_seen(document, after))
+        with self._undisturbed():
+            picture, _ = self._ask()
+            model, going = picture.going(name)
+            if job := downloads.in_the_way(self._worker.all(), model):
+                raise ModelInUse(model, job.id)
+            self._unload(going)
+            for one in going:
+                self._delete(one)
+            after = self._inventory.ask()
+            self._change(lambda document: self._with_seen(document, after))
         logger.info("model deleted name=%s names=%s", model, ",".join(going))
         return Removal(model, tuple(going), installed.freed_bytes(going, picture.inventory, after.inventory))
 
@@ -358,18 +442,22 @@ class ModelManager:
         picture, seen = self._ask()
         copied: dict[str, str] = {}
         for entry in picture.ids_to_make():
-            seen, made = self._made_to_answer(picture, Meant(entry.name, entry), None, seen)
-            copied |= made
+            try:
+                seen, made = self._made_to_answer(picture, Meant(entry.name, entry), None, seen)
+            except OllamaError as error:
+                logger.warning("id not made again name=%s reason=%s", entry.name, error)
+            else:
+                copied |= made
         after = self._change(lambda before: self._with_seen(before, seen, copied))
         was = {name for name, model in picture.document.models.items() if model.installed}
         now = {name for name, model in after.models.items() if model.installed}
         return SyncResult(tuple(sorted(now)), tuple(sorted(now - was)), tuple(sorted(was - now)))
 
     def sync_with_ollama(self) -> bool:
-        """Ask Ollama what it holds and remember it; say whether Ollama answered."""
+        """Ask Ollama what it holds and remember it; say whether that worked. The log has the reason if not."""
         try:
             self.sync()
-        except OllamaError as error:
+        except ModelManagerError as error:
             logger.warning("sync failed reason=%s", error)
             return False
         return True
@@ -417,14 +505,22 @@ class ModelManager:
         Without a quantization it is the one that is installed, else 4-bit. Raises ModelNotFound, UnknownQuantization,
         InvalidRequest.
         """
-        available_bytes, source = self._available(available_vram_gb)
-        model, form, profile = self._look()[0].profile(name, quantization)
-        return Fit(
-            memory.check_fit(
-                model, form, profile, available_bytes, context_tokens=advice.check_context(context_tokens)
-            ),
-            source,
-        )
+        _, source = self._available(available_vram_gb)
+        check = self._checked(self._look()[0], name, quantization, available_vram_gb, context_tokens)
+        return Fit(check, source)
+
+    def _checked(
+        self,
+        picture: Picture,
+        name: str,
+        quantization: str | None,
+        available_vram_gb: float | None = None,
+        context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
+    ) -> FitCheck:
+        available_bytes, _ = self._available(available_vram_gb)
+        model, form, profile = picture.profile(name, quantization)
+        tokens = advice.check_context(context_tokens)
+        return memory.check_fit(model, form, profile, available_bytes, context_tokens=tokens)
 
     def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
         """Say whether a model lies on the card as a whole, and why, in a sentence."""
@@ -447,11 +543,16 @@ class ModelManager:
 
     def record_events(self, events: Sequence[tuple[str, Any, Any]]) -> int:
         """Count several inferences (name, seconds, success), all or none, and return how many."""
-        at = _now()
-        checked = [
-            (self._recorded_name(name), usage.check_event(seconds, success, at)) for name, seconds, success in events
-        ]
-        self._change(lambda document: _with_events(document, checked))
+        at, known = _now(), self.store.read().models
+        checked = [(name, usage.check_event(seconds, success, at)) for name, seconds, success in events]
+        # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
+        if all(isinstance(name, str) and name in known for name, _ in checked):
+            self._change(lambda document: _with_events(document, checked))
+        else:
+            picture, seen = self._look()
+            found = [(_known_name(picture, name), event) for name, event in checked]
+            # With what Ollama holds comes the digest that the figures of a model not yet on record belong to.
+            self._change(lambda document: _with_events(self._with_seen(document, seen), found))
         return len(checked)
 
     def statistics(self, name: str) -> Statistics:
@@ -524,19 +625,29 @@ class ModelManager:
 
     def health(self) -> dict[str, Any]:
         """Return how each part is: {"ready": bool, "parts": {name: {"ok": bool, "problem": words or null, facts…}}}."""
-        (picture, seen), store = self._look(), self.store.health()
-        unfinished = [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]
+        store = self.store.health()
         parts: dict[str, dict[str, Any]] = {
-            "store": {"problem": store.problem, "path": store.path, "writable": store.writable},
+            "store": {"problem": store.problem, "path": store.path, "writable": store.writable}
+        }
+        if store.set_aside:
+            parts["store"]["set_aside"] = list(store.set_aside)
+        try:
+            parts |= self._health_of_the_rest()
+        except StoreError as error:  # the document cannot be read at all, and it says what there is to know
+            parts["store"] |= {"problem": store.problem or str(error), "writable": False}
+        for part in parts.values():
+            part["ok"] = part["problem"] is None
+        ready = parts["store"]["writable"] and bool(parts.get("ollama", {}).get("ok"))
+        return {"ready": ready, "parts": parts}
+
+    def _health_of_the_rest(self) -> dict[str, dict[str, Any]]:
+        picture, seen = self._look()
+        unfinished = [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]
+        return {
             "ollama": {"problem": str(seen.error) if seen.error else None, "version": seen.version},
             "current_model": {"problem": _problem_of_current(picture, seen), "model": picture.document.current_model},
             "downloads": {"problem": _unfinished(unfinished), "unfinished": [job.id for job in unfinished]},
         }
-        if store.set_aside:
-            parts["store"]["set_aside"] = list(store.set_aside)
-        for part in parts.values():
-            part["ok"] = part["problem"] is None
-        return {"ready": parts["store"]["ok"] and parts["ollama"]["ok"], "parts": parts}
 
     def close(self) -> None:
         """Let go of running downloads (they go on another time) and of the connection to Ollama."""
@@ -585,6 +696,21 @@ class ModelManager:
 
     # --- parts of the use cases --------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Let nobody, in whichever process, delete what is being selected. Raises StoreBusy, StoreUnwritable."""
+        lock = self._worker.files.models()
+        if not lock.acquire(MODELS_WAIT_S):
+            raise StoreBusy(
+                f"Another program has been switching or deleting a model for {MODELS_WAIT_S:.0f} s.",
+                "Try again in a moment.",
+                path=str(lock.path),
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _made_to_answer(
         self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen
     ) -> tuple[Seen, dict[str, str]]:
@@ -597,13 +723,11 @@ class ModelManager:
         return self._inventory.ask(), {meant.name: source.digest}
 
     def _is_there(self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen) -> bool:
-        """Say whether nothing needs to be fetched; an id that alone is missing is made. Raises NameTaken."""
+        """Say whether nothing needs to be fetched; an id that alone is missing is made."""
         quantization = quantization or meant.quantization
         held, copied = picture.held(meant), dict[str, str]()
         if meant.entry is None:
             there = picture.inventory.get(meant.name) is not None
-        elif held.own_model and held.under_id:
-            raise NameTaken(meant.name, held.under_id.digest)
         else:
             there = held.installed if quantization is None else quantization in (held.by_quantization or {})
             if there:
@@ -617,13 +741,24 @@ class ModelManager:
         return picture.held(picture.literal(name)).own_model
 
     def _unload(self, going: Sequence[str]) -> None:
-        """Let Ollama take the names out of memory first: once deleted, they cannot be unloaded by name any more."""
+        """Have Ollama take the names out of memory first: once deleted, they cannot be unloaded by name any more."""
         try:
-            for running in self.client.running():
-                if any(names.same(running.name, name) for name in going):
-                    self.client.unload(running.name)
+            for name in self._loaded(going):
+                self.client.unload(name)
+            until_s = time.monotonic() + UNLOAD_WAIT_S
+            while self._loaded(going) and time.monotonic() < until_s:
+                time.sleep(UNLOAD_LOOK_S)
         except OllamaError as error:
             logger.warning("unload before deletion failed reason=%s", error)
+
+    def _loaded(self, among: Sequence[str]) -> list[str]:
+        return [running.name for running in self.client.running() if any(names.same(running.name, n) for n in among)]
+
+    def _delete(self, name: str) -> None:
+        try:
+            self.client.delete(name)
+        except OllamaModelMissing:
+            logger.info("deleted already by somebody else name=%s", name)
 
     def _load(self, name: str) -> list[str]:
         try:
@@ -640,12 +775,6 @@ class ModelManager:
         if self._vram_gb is not None:
             return advice.gib_as_bytes(self._vram_gb, "MODEL_MANAGER_VRAM_GB"), "setting"
         return advice.gib_as_bytes(ASSUMED_VRAM_GB, "available_vram_gb"), "assumed"
-
-    def _recorded_name(self, name: Any) -> str:
-        if not isinstance(name, str):
-            raise InvalidRequest("model", "must be the name of a model")
-        # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
-        return name if name in self.store.read().models else self._look()[0].known(name).name
 
 
 @dataclass(frozen=True)
@@ -718,6 +847,12 @@ def _or_none(call: Callable[[], T]) -> T | None:
         return call()
     except (ModelNotFound, InvalidRequest):
         return None
+
+
+def _known_name(picture: Picture, name: Any) -> str:
+    if not isinstance(name, str):
+        raise InvalidRequest("model", "must be the name of a model")
+    return picture.known(name).name
 
 
 def _with_events(document: Document, events: Sequence[tuple[str, Event]]) -> Document:

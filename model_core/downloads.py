@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from model_core import names, pull_progress
-from model_core.errors import InvalidTransition
+from model_core.errors import DownloadFailed, InvalidTransition, ModelManagerError, from_facts
 from model_core.pull_progress import Progress
 from model_core.records import DownloadJob, DownloadState
 
@@ -88,6 +88,36 @@ def same_download(jobs: Iterable[DownloadJob], model: str, tag: str) -> Download
         if job.state in OPEN and names.same(job.model, model) and names.same(job.tag, tag):
             return job
     return None
+
+
+def ahead_of(jobs: Iterable[DownloadJob], job: DownloadJob) -> list[DownloadJob]:
+    """Return what this one waits for: what was asked for earlier and still waits, and what fetches the same tag.
+
+    Two pulls of one tag at a time can bring Ollama down, also where they are for two names.
+    """
+    ahead, is_earlier = [], True
+    for other in jobs:
+        if other.id == job.id:
+            is_earlier = False
+        elif other.state is _S.QUEUED:
+            ahead += [other] if is_earlier else []
+        elif other.state in OWNED and names.same(other.tag, job.tag):
+            ahead.append(other)
+    return ahead
+
+
+def failure_of(job: DownloadJob) -> ModelManagerError | None:
+    """Return the error that an ended job stands for, None if it brought the model."""
+    if job.state is _S.COMPLETED:
+        return None
+    if job.error:
+        return from_facts(job.error)
+    return DownloadFailed(
+        job.model,
+        f"The download of {job.model} is {job.state}.",
+        "Download it again: it goes on from where it was.",
+        reason=job.state,
+    )
 
 
 def in_the_way(jobs: Iterable[DownloadJob], model: str) -> DownloadJob | None:

@@ -124,11 +124,11 @@ def eta_seconds(progress: Progress) -> float | None:
 
 
 def is_stalled(progress: Progress, now_s: float, after_s: float = 30.0) -> bool:
-    """Say whether nothing has come for so long: Ollama repeats its last line for ever when a connection is dead.
+    """Say whether no byte has come for so long: Ollama repeats its last line for ever when a connection is dead.
 
     The default is Ollama's own patience with a silent part of a layer (server/download.go, 30 s).
     """
-    return progress.phase in (ASKING, DOWNLOADING) and now_s - progress.changed_at_s >= after_s
+    return progress.phase == DOWNLOADING and now_s - progress.changed_at_s >= after_s
 
 
 def _enter(progress: Progress, phase: str, now_s: float) -> Progress:

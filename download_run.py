@@ -1,0 +1,425 @@
+"""One download in the hands of its thread: wait for the turn, pull, try again, name what came, write down the end.
+
+The thread owns the download: it alone moves it from state to state, on disk before anybody is told. Others read `job`,
+and send a wish with `order`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from download_files import DownloadFiles, LockFile
+from model_core import downloads, patience, pull_progress
+from model_core.errors import (
+    DownloadFailed,
+    InsufficientDisk,
+    ModelManagerError,
+    NameTaken,
+    OllamaError,
+    OllamaModelMissing,
+    PullFailed,
+    StoreError,
+    as_facts,
+)
+from model_core.installed import Inventory
+from model_core.patience import Patience
+from model_core.pull_progress import Progress
+from model_core.records import Document, DownloadJob, DownloadState
+from ollama_client import OllamaClient, PullStream
+from ollama_inventory import OllamaInventory, Seen
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1  # how soon an order, or a slot that another process has freed, is noticed
+PUBLISH_EVERY_S = 0.2  # what an eye sees
+LONGEST_BACKLOG = 10_000  # lines that wait for a slow callback: ten minutes of Ollama's; then the oldest go
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a download is to bring.
+
+    copy_to         the catalogue's id that the tag is copied to; None: the tag is the name
+    expected_bytes  what the whole model weighs, None: unknown; is_estimate: it is not from a manifest
+    """
+
+    model: str
+    tag: str
+    quantization: str | None
+    copy_to: str | None
+    expected_bytes: int | None
+    is_estimate: bool
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What downloads work with; all of one worker share it.
+
+    read       the document as it is now
+    change     a function from document to document in; when it returns, what came out is on disk
+    completed  (document, job, what Ollama now holds) → document: what else is remembered when a model is there
+    is_taken   (inventory, id) → whether a model of the user's own stands under the id
+    news       notified whenever something has changed in a download of this process
+    """
+
+    client: OllamaClient
+    inventory: OllamaInventory
+    files: DownloadFiles
+    read: Callable[[], Document]
+    change: Callable[[Callable[[Document], Document]], Document]
+    completed: Callable[[Document, DownloadJob, Seen], Document]
+    is_taken: Callable[[Inventory, str], bool]
+    now_text: Callable[[], str]
+    at_once: int
+    patience: Patience
+    news: threading.Condition
+
+
+class Listener:
+    """Takes down Ollama's lines for one caller that waits. ``run`` is None while another process has the download."""
+
+    def __init__(self) -> None:
+        self.lines: deque[dict[str, Any]] = deque(maxlen=LONGEST_BACKLOG)
+        self.run: Run | None = None
+
+
+class _Ordered(Exception):
+    """The work was ended by an order, not by a fault."""
+
+
+class Run:
+    """One download that this process owns, from its turn to its end.
+
+    lock   the owner's lock, held; released when the thread ends
+    ended  the thread has done all it will do
+    event  the newest line of Ollama's
+    """
+
+    def __init__(self, outside: Outside, job: DownloadJob, wanted: Wanted, lock: LockFile) -> None:
+        self.job, self.ended = job, False
+        self._outside, self._wanted, self._lock = outside, wanted, lock
+        self._event: dict[str, Any] | None = None
+        self._listeners: list[Listener] = []
+        self._order: DownloadState | None = None
+        self._woken = threading.Event()
+        self._published_s = float("-inf")
+        self._thread: threading.Thread | None = None
+
+    # --- from other threads ------------------------------------------------------------------------------------------
+
+    def start(self, done: Callable[[Run], None]) -> None:
+        """Begin to work; ``done`` is called when nothing is left to do. RuntimeError: there are no threads left."""
+        self._thread = threading.Thread(target=self._work, args=(done,), name=f"download-{self.job.id}", daemon=True)
+        self._thread.start()
+
+    def order(self, state: DownloadState) -> None:
+        """Have the work end in this state, as soon as it can be left."""
+        self._order = state
+        self.wake()
+
+    def wake(self) -> None:
+        """Look around at once instead of at the next tick."""
+        self._woken.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the thread has ended, but no longer than this."""
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join(max(0.0, timeout_s))
+
+    def add(self, listener: Listener) -> None:
+        """Let somebody hear every line from now on."""
+        listener.run = self
+        self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Stop taking lines down for somebody who has gone."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def _work(self, done: Callable[[Run], None]) -> None:
+        try:
+            self._see_through()
+        except StoreError as error:
+            # What could not be written did not happen. The document still says that somebody works on it; nobody
+            # does, so it is shown as interrupted, and goes on when somebody asks for it.
+            logger.error("download not recorded id=%s model=%s error=%s", self.job.id, self.job.model, error)
+        finally:
+            if self.job.state not in downloads.OWNED:
+                self._outside.files.forget(self.job.id)
+            self._lock.release()
+            self.ended = True
+            done(self)
+            self._tell_here()
+
+    def _see_through(self) -> None:
+        try:
+            with self._turn():
+                self._move(DownloadState.DOWNLOADING)
+                logger.info("download started model=%s tag=%s id=%s", self.job.model, self.job.tag, self.job.id)
+                self._complete(*self._bring())
+        except _Ordered:
+            self._end(self._order or DownloadState.INTERRUPTED)
+        except StoreError:
+            raise
+        except ModelManagerError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("download broke id=%s", self.job.id)
+            self._fail(_internal(self.job, error))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until nothing is ahead and one of the slots is free; they are shared by all processes."""
+        slots = self._outside.files.slots(self._outside.at_once)
+        while True:
+            self._obey()
+            if self._is_next() and (slot := next((slot for slot in slots if slot.acquire()), None)):
+                break
+            self._doze(TICK_S)
+        try:
+            yield
+        finally:
+            slot.release()
+
+    def _is_next(self) -> bool:
+        ahead = downloads.ahead_of(self._outside.read().downloads.values(), self.job)
+        return not any(self._outside.files.is_owned(job.id) for job in ahead)
+
+    def _bring(self) -> tuple[Progress, Seen]:
+        """Pull and name until the model is there. Raises why it cannot be had."""
+        progress = Progress(
+            expected_bytes=self._wanted.expected_bytes,
+            is_estimate=self._wanted.is_estimate,
+            reached_bytes=self.job.downloaded_bytes,
+            percent=self.job.percent,
+        )
+        fruitless = mismatches = 0
+        pulled = False
+        while True:
+            reporting = _Reporting(progress)
+            try:
+                if not pulled:
+                    self._attempt(reporting)
+                    pulled = True
+                return reporting.progress, self._named(reporting)
+            except (PullFailed, OllamaError) as error:
+                fruitless = 1 if reporting.progress.reached_bytes > progress.reached_bytes else fruitless + 1
+                mismatches += error.facts.get("reason") == "digest_mismatch"
+                pause_s = self._pause_s(error, fruitless, mismatches)
+                logger.warning("pull failed id=%s error=%s next_in_s=%s", self.job.id, error.happened, pause_s)
+                if pause_s is None:
+                    raise self._told(error) from error
+                progress = self._rest(reporting.progress, error, pause_s)
+
+    def _pause_s(self, error: ModelManagerError, fruitless: int, mismatches: int) -> float | None:
+        return self._outside.patience.pause_s(
+            heals=patience.heals(error),
+            fruitless=fruitless,
+            mismatches=mismatches,
+            jitter=random.random(),  # noqa: S311 - nobody gains by guessing it
+        )
+
+    # --- one attempt -------------------------------------------------------------------------------------------------
+
+    def _attempt(self, reporting: _Reporting) -> None:
+        """Pull once. Raises PullFailed, OllamaError."""
+        reporting.progress = pull_progress.begin(reporting.progress, time.monotonic())
+        self._publish(reporting.progress, force=True)
+        start = self._outside.files.pull_start()
+        try:
+            # Two pulls that start together can bring Ollama down (a blob still being looked up is shared, and the first
+            # to leave takes the other's with it): the start ends with the first word on a layer.
+            while not start.acquire(TICK_S):
+                self._obey()
+            with self._outside.client.pull(self._wanted.tag) as stream:
+                self._read(stream, start, reporting)
+        finally:
+            start.release()
+
+    def _read(self, stream: PullStream, start: LockFile, reporting: _Reporting) -> None:
+        heard_s = time.monotonic()
+        while True:
+            self._obey()
+            event = stream.read(TICK_S)
+            now_s = time.monotonic()
+            if event is not None:
+                heard_s = now_s
+                reporting.progress = pull_progress.advance(reporting.progress, event, now_s)
+                self._hear(event)
+                if event.get("total") or reporting.progress.phase in _PAST_DOWNLOADING:
+                    start.release()
+                if event.get("status") == "success":
+                    return
+            self._check_that_it_moves(reporting.progress, now_s, heard_s)
+            self._follow_phase(reporting.progress)
+            self._publish(reporting.progress)
+
+    def _check_that_it_moves(self, progress: Progress, now_s: float, heard_s: float) -> None:
+        limits, silent_s = self._outside.patience, now_s - heard_s
+        if silent_s > limits.silence_allowed_s(progress.phase):
+            raise _quiet(self.job, "silent", f"no word from Ollama for {silent_s:.0f} s while {progress.phase}")
+        if pull_progress.is_stalled(progress, now_s, limits.stalled_s):
+            raise _quiet(self.job, "stalled", f"no data for {limits.stalled_s:.0f} s")
+
+    def _follow_phase(self, progress: Progress) -> None:
+        checking = progress.phase in _PAST_DOWNLOADING
+        if checking and self.job.state is DownloadState.DOWNLOADING:
+            self._move(DownloadState.VERIFYING)
+        elif not checking and self.job.state is DownloadState.VERIFYING:
+            self._move(DownloadState.DOWNLOADING)
+
+    def _rest(self, progress: Progress, error: ModelManagerError, pause_s: float) -> Progress:
+        """Show why nothing moves, wait, and return the progress for the next attempt."""
+        if self.job.state is DownloadState.VERIFYING:
+            self._move(DownloadState.DOWNLOADING)
+        progress = pull_progress.enter(progress, pull_progress.WAITING, time.monotonic())
+        self.job = self.job.model_copy(update={"attempt": self.job.attempt + 1})
+        self._publish(progress, force=True, message=f"{error.happened} Trying again in {pause_s:.0f} s.")
+        until_s = time.monotonic() + pause_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            self._obey()
+            self._doze(left_s)
+        return progress
+
+    def _named(self, reporting: _Reporting) -> Seen:
+        """Copy the tag to the catalogue's id; return what Ollama's list says once it shows it. Raises OllamaError."""
+        self._obey()
+        if self.job.state is DownloadState.DOWNLOADING:
+            self._move(DownloadState.VERIFYING)
+        reporting.progress = pull_progress.enter(reporting.progress, pull_progress.NAMING, time.monotonic())
+        self._publish(reporting.progress, force=True)
+        wanted, seen = self._wanted, self._outside.inventory.ask()
+        if wanted.copy_to:
+            if (taken := seen.inventory.get(wanted.copy_to)) and self._outside.is_taken(seen.inventory, taken.name):
+                raise NameTaken(wanted.copy_to, taken.digest)
+            try:
+                self._outside.client.copy(wanted.tag, wanted.copy_to)
+            except OllamaModelMissing as error:
+                raise _not_listed(self.job, wanted.tag) from error
+            seen = self._outside.inventory.ask()
+        name = wanted.copy_to or wanted.tag
+        there, pulled = seen.inventory.get(name), seen.inventory.get(wanted.tag)
+        if there is None or pulled is None or there.digest != pulled.digest:
+            raise _not_listed(self.job, name)
+        return seen
+
+    # --- what becomes of it ------------------------------------------------------------------------------------------
+
+    def _complete(self, progress: Progress, seen: Seen) -> None:
+        done = downloads.shown(self.job, pull_progress.finish(progress, time.monotonic()), self._outside.now_text())
+        self.job = done.model_copy(update={"total_is_estimate": False, "message": None})
+        self._end(DownloadState.COMPLETED, seen)
+
+    def _fail(self, error: ModelManagerError) -> None:
+        self.job = self.job.model_copy(update={"error": as_facts(error), "message": str(error)})
+        self._end(DownloadState.FAILED)
+
+    def _end(self, state: DownloadState, seen: Seen | None = None) -> None:
+        ended = downloads.moved(self.job, state, self._outside.now_text(), bytes_per_second=None, eta_seconds=None)
+
+        def change(document: Document) -> Document:
+            document = with_job(document, ended)
+            return self._outside.completed(document, ended, seen) if seen else document
+
+        self._outside.change(change)
+        self.job = ended
+        self._tell_here()
+        logger.info("download %s model=%s id=%s bytes=%s", state, ended.model, ended.id, ended.downloaded_bytes)
+
+    def _move(self, state: DownloadState) -> None:
+        moved = downloads.moved(self.job, state, self._outside.now_text())
+        self._outside.change(lambda document: with_job(document, moved))
+        self.job = moved
+        self._tell()
+
+    def _told(self, error: PullFailed | OllamaError) -> ModelManagerError:
+        """Return the error that tells a caller most."""
+        if error.facts.get("reason") == "disk_full":
+            return InsufficientDisk(self.job.model, self._wanted.expected_bytes, None)
+        return error
+
+    # --- orders and news ---------------------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        if self._order is not None:
+            raise _Ordered
+
+    def _doze(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        self._event = event
+        for listener in list(self._listeners):
+            listener.lines.append(event)
+        if self._listeners:
+            self._tell_here()
+
+    def _publish(self, progress: Progress, *, force: bool = False, **changes: Any) -> None:
+        now_s = time.monotonic()
+        if not force and now_s - self._published_s < PUBLISH_EVERY_S:
+            return
+        self._published_s = now_s
+        self.job = downloads.shown(self.job, progress, self._outside.now_text(), **changes)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._outside.files.tell(self.job, self._event)
+        self._tell_here()
+
+    def _tell_here(self) -> None:
+        with self._outside.news:
+            self._outside.news.notify_all()
+
+
+@dataclass
+class _Reporting:
+    """The progress of one attempt, kept where it survives the attempt's failure."""
+
+    progress: Progress
+
+
+_PAST_DOWNLOADING = (pull_progress.CHECKING, pull_progress.WRITING)
+
+
+def with_job(document: Document, job: DownloadJob) -> Document:
+    """Return the document with this download as it now stands."""
+    return document.model_copy(update={"downloads": {**document.downloads, job.id: job}})
+
+
+def _quiet(job: DownloadJob, reason: str, what: str) -> PullFailed:
+    return PullFailed(
+        job.model,
+        f"The download of {job.model} stood still: {what}.",
+        "Check the network of the machine that Ollama runs on, then download again; what has arrived is kept.",
+        reason=reason,
+        heals_by_retrying=True,
+    )
+
+
+def _not_listed(job: DownloadJob, name: str) -> DownloadFailed:
+    return DownloadFailed(
+        job.model,
+        f"Ollama said that {job.tag} was fetched, but its list does not show {name}.",
+        "Look whether somebody deleted it meanwhile, then download again.",
+        reason="not_listed",
+    )
+
+
+def _internal(job: DownloadJob, error: Exception) -> DownloadFailed:
+    return DownloadFailed(
+        job.model,
+        f"The download of {job.model} broke off by a fault of this program ({type(error).__name__}).",
+        "Download it again: it goes on from where it was. The log has the details.",
+        reason="internal",
+    )
