@@ -17,9 +17,9 @@ Unknown keys are kept wherever they stand.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIB, GIB = 2**20, 2**30
 
@@ -171,20 +171,34 @@ class Answer(Record):
 # --- what is stored --------------------------------------------------------------------------------------------------
 
 
+# More uses than anybody has; what is beyond is damage, and would not become a float.
+MOST_USES = 10**15
+LONGEST_INFERENCE_S = 86_400  # a day: anything longer is a clock that jumped, not an inference
+
+_Count = Annotated[int, Field(ge=0, le=MOST_USES)]
+_Duration = Annotated[int, Field(ge=0, le=LONGEST_INFERENCE_S * 10**9)]
+
+
 class Usage(Record):
     """What is on record of one model, one digest, one installation. Sums only: merging is adding.
 
     timed_count successes carried a time; total, min and max are over those, in nanoseconds.
     """
 
-    count: int = 0
-    success_count: int = 0
-    timed_count: int = 0
-    total_ns: int = 0
-    min_ns: int | None = None
-    max_ns: int | None = None
+    count: _Count = 0
+    success_count: _Count = 0
+    timed_count: _Count = 0
+    total_ns: int = Field(default=0, ge=0, le=MOST_USES * LONGEST_INFERENCE_S * 10**9)
+    min_ns: _Duration | None = None
+    max_ns: _Duration | None = None
     first_used: str | None = None
     last_used: str | None = None
+
+    @model_validator(mode="after")
+    def _parts_are_within_the_whole(self) -> Self:
+        if max(self.success_count, self.timed_count) > self.count:
+            raise ValueError("more successes, or more times, than uses")
+        return self
 
 
 History = dict[str, dict[str, Usage]]

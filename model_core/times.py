@@ -12,7 +12,8 @@ def to_text(moment: datetime) -> str:
     >>> to_text(datetime(2026, 11, 23, 18, 4, 5, tzinfo=UTC))
     '2026-11-23T18:04:05.000000Z'
     """
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime: on Linux it gives the year 33 two digits, and the order of the texts would be another.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def from_text(text: str, localize: Callable[[datetime], datetime] | None = None) -> datetime:

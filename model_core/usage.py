@@ -14,10 +14,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from model_core.errors import InvalidRequest
-from model_core.records import History, Record, StoredModel, Usage
+from model_core.records import LONGEST_INFERENCE_S, History, Record, StoredModel, Usage
 
 NS_PER_S = 1_000_000_000
-LONGEST_INFERENCE_S = 86_400  # a day: anything longer is a clock that jumped, not an inference
 
 
 class Event(Record):
@@ -148,7 +147,7 @@ def success_rate(usage: Usage) -> float | None:
 
 def mean_s(usage: Usage) -> float | None:
     """Return the mean time of the successes that carried one, in seconds; None where none did."""
-    return usage.total_ns / usage.timed_count / NS_PER_S if usage.timed_count else None
+    return usage.total_ns / (usage.timed_count * NS_PER_S) if usage.timed_count else None
 
 
 def _seconds(nanoseconds: int | None) -> float | None:
@@ -156,7 +155,7 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 
 def merge(mine: History, theirs: History) -> History:
-    """Return both histories as one, nothing twice.
+    """Return both histories as one, nothing twice; the same whichever is named first, and however often.
 
     What stands under the same installation and digest is the same record at two moments, since only that installation
     writes there: the one that has seen more is the later one, and stands for both.
@@ -165,9 +164,15 @@ def merge(mine: History, theirs: History) -> History:
     for installation, by_digest in theirs.items():
         known = merged.setdefault(installation, {})
         for digest, usage in by_digest.items():
-            if digest not in known or usage.count > known[digest].count:
-                known[digest] = usage
+            known[digest] = _later(known[digest], usage) if digest in known else usage
     return merged
+
+
+def _later(one: Usage, other: Usage) -> Usage:
+    if one.count != other.count:
+        return one if one.count > other.count else other
+    # Two that differ at the same count cannot both be true. Which one is kept must not depend on who asks.
+    return max(one, other, key=Usage.model_dump_json)
 
 
 def from_seed(
