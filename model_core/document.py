@@ -9,17 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeGuard
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
 from model_core import times, usage
-from model_core.errors import StoreUnreadable
+from model_core.errors import InvalidRequest, StoreUnreadable
 from model_core.installed import Shown
-from model_core.records import CatalogEntry, Document, ModelPurpose, OllamaSeen, StoredModel, Usage
+from model_core.records import (
+    LONGEST_INFERENCE_S,
+    MOST_USES,
+    CatalogEntry,
+    Document,
+    OllamaSeen,
+    Record,
+    StoredModel,
+    Usage,
+)
 
 FORMAT = 2
+
+R = TypeVar("R", bound=Record)
 
 
 class DocumentCodec:
@@ -47,13 +59,13 @@ class DocumentCodec:
 
         Raises ValueError when they hold none, StoreUnreadable when a newer version of this program wrote them.
         """
-        data = from_json(raw)
+        data = _read(raw)
         if not isinstance(data, dict) or not isinstance(data.get("models"), dict):
             raise ValueError("not a metadata document: it has no object of models")
-        version = data.get("format", 1)
-        if not isinstance(version, int) or version < FORMAT:
-            data = self._upgraded(data)
-        elif version > FORMAT:
+        version = _format(data)
+        if version < FORMAT:
+            return self._completed(self._upgraded(data))
+        if version > FORMAT:
             raise StoreUnreadable(
                 f"The metadata document has format {version}; this program knows formats up to {FORMAT}.",
                 "Update this program; the document is left as it is.",
@@ -70,8 +82,7 @@ class DocumentCodec:
 
     def is_old(self, raw: bytes) -> bool:
         """Say whether the bytes are of an older form, whose file is worth keeping when it is first replaced."""
-        data = from_json(raw)
-        return isinstance(data, dict) and data.get("format", 1) != FORMAT
+        return _format(_read(raw)) < FORMAT
 
     def _completed(self, document: Document) -> Document:
         missing = {name: new_model(name, entry) for name, entry in self._catalog.items() if name not in document.models}
@@ -82,45 +93,110 @@ class DocumentCodec:
             update["installation_id"] = self._installation
         return document.model_copy(update=update) if update else document
 
-    def _upgraded(self, old: dict[str, Any]) -> dict[str, Any]:
-        installation = str(old.get("installation_id") or self._installation)
+    def _upgraded(self, old: dict[str, Any]) -> Document:
+        installation = old.get("installation_id")
+        if not isinstance(installation, str) or not installation:
+            installation = self._installation
         models = {
-            str(name): self._upgraded_model(str(name), model, installation)
+            name: self._upgraded_model(name, model, installation)
             for name, model in old["models"].items()
             if isinstance(model, dict)
         }
-        current = old.get("current_model")
-        cleaned: dict[str, Any] = _without_nan(old)
-        return cleaned | {
-            "format": FORMAT,
-            "installation_id": installation,
-            "current_model": current if isinstance(current, str) and current else None,
-            "last_updated": times.normal(old.get("last_updated"), self._localize),
-            "models": models,
-        }
+        return _believed(
+            Document,
+            {
+                **old,
+                "format": FORMAT,
+                "installation_id": installation,
+                "current_model": old.get("current_model") or None,
+                "last_updated": times.normal(old.get("last_updated"), self._localize),
+                "models": models,
+            },
+        )
 
     def _upgraded_model(self, name: str, old: dict[str, Any], installation: str) -> StoredModel:
-        entry = self._catalog.get(name)
-        known = new_model(name, entry).model_dump(exclude={"history"})
-        kept = {key: value for key, value in _without_nan(old).items() if _keeps(key, value)}
-        model = StoredModel.model_validate({**known, **kept, "name": name, "history": {}})
+        known = new_model(name, self._catalog.get(name)).model_dump()
+        said = {
+            key: value
+            for key, value in old.items()
+            if key not in _READ_APART and not (value is None and key in StoredModel.model_fields)
+        }
+        model = _believed(StoredModel, {**said, "name": name}, known)
         figures = self._figures(old)
-        return usage.with_history(model, {installation: {"": figures}} if figures.count else {})
+        return usage.with_history(model, {installation: {"": figures}} if figures != Usage() else {})
 
     def _figures(self, old: dict[str, Any]) -> Usage:
-        count, rate, mean = old.get("usage_count"), old.get("success_rate"), old.get("avg_inference_time")
+        count, rate, mean = (_number(old.get(key)) for key in ("usage_count", "success_rate", "avg_inference_time"))
         return usage.from_seed(
-            count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0,
-            rate if _is_number(rate) and 0 <= rate <= 1 else None,
-            mean if _is_number(mean) and 0 <= mean <= usage.LONGEST_INFERENCE_S else None,
+            int(count) if count is not None and count == int(count) and 0 <= count <= MOST_USES else 0,
+            min(1.0, max(0.0, rate)) if rate is not None else None,
+            mean if mean is not None and 0 <= mean <= LONGEST_INFERENCE_S else None,
             times.normal(old.get("last_used"), self._localize),
         )
+
+
+# Of a model in an old document: the figures of use become sums, and what Ollama holds is asked of Ollama.
+_READ_APART = {
+    "usage_count",
+    "avg_inference_time",
+    "success_rate",
+    "last_used",
+    "history",
+    "digest",
+    "size_bytes",
+    "copied_digest",
+}
+
+# How files begin that editors and PowerShell's ">" write on Windows.
+_UTF_8_MARK, _UTF_16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+
+
+def _read(raw: bytes) -> Any:
+    """Return the JSON in the bytes. Python's own json writes NaN and Infinity, which are none: they become null."""
+    if raw.startswith(_UTF_16_MARKS):
+        raw = raw.decode("utf-16").encode()
+    data = from_json(raw.removeprefix(_UTF_8_MARK))
+    # That is a walk through the whole document, so only where there may be something to find.
+    suspicious = b"NaN" in raw or b"Infinity" in raw or (isinstance(data, dict) and _format(data) < FORMAT)
+    return _without_nan(data) if suspicious else data
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _format(data: Any) -> int:
+    version = data.get("format", 1) if isinstance(data, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise ValueError("not a metadata document: its format is not a number")
+    return version
+
+
+def _believed(record: type[R], data: Mapping[str, Any], otherwise: Mapping[str, Any] = MappingProxyType({})) -> R:
+    """Return the record of what can be believed: where a value has not the type of its field, what is otherwise known.
+
+    An old document was written by another program, or by hand; one bad value must not cost the rest.
+    """
+    try:
+        return record.model_validate({**otherwise, **data})
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors(include_url=False, include_input=False)}
+        return record.model_validate({**otherwise, **{key: data[key] for key in data if key not in wrong}})
+
+
+def _number(value: Any) -> float | None:
+    """Return a figure of the seed's, None for what is none."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def new_model(name: str, entry: CatalogEntry | None = None) -> StoredModel:
     """Return what is stored of a model before anything is known of its use."""
     if entry is None:
-        return StoredModel(name=name, size="", description="Installed in Ollama; not in the catalogue.")
+        return StoredModel(name=name, description="Not in the catalogue.")
     seed_fields = {
         field: getattr(entry, field) for field in StoredModel.model_fields if field in CatalogEntry.model_fields
     }
@@ -132,9 +208,11 @@ def remember(document: Document, seen: OllamaSeen, shown: Shown, copied: Mapping
 
     copied  digests that we have just copied, by the catalogue's id that they were copied to
 
-    A model that is gone stays on record if it was ever used; else only the catalogue's entries stay.
+    A model that is gone stays on record if it was ever used, is or was selected, or carries keys of somebody's own;
+    else only the catalogue's entries stay.
     """
     others = {model.name: model for model in shown.others}
+    selected = {document.current_model, document.previous_model}
     models: dict[str, StoredModel] = {}
     for name, model in document.models.items():
         if name in shown.entries:
@@ -149,8 +227,8 @@ def remember(document: Document, seen: OllamaSeen, shown: Shown, copied: Mapping
                 change["copied_digest"] = copied[name]
         elif name in others:
             change = {"installed": True, "digest": others[name].digest, "size_bytes": others[name].size_bytes}
-        elif model.history:
-            change = {"installed": False}
+        elif model.history or model.model_extra or name in selected:
+            change = {"installed": False, "digest": None, "size_bytes": None}
         else:
             continue
         same = all(getattr(model, field) == value for field, value in change.items())
@@ -167,60 +245,22 @@ def remember(document: Document, seen: OllamaSeen, shown: Shown, copied: Mapping
                     "download_size_mb": round(other.size_bytes / 1e6),
                 }
             )
-    if models == document.models and seen.models == document.ollama.models and seen.version == document.ollama.version:
+    before = document.ollama
+    if models == document.models and seen.models == before.models and seen.version == before.version:
         return document
-    return document.model_copy(update={"models": models, "ollama": seen})
-
-
-# What an old document may say of a model, and the types in which we believe it; the figures of use are read apart.
-_SEED_TEXTS = {"size", "description", "recommended_use"}
-_DERIVED = {
-    "usage_count",
-    "avg_inference_time",
-    "success_rate",
-    "last_used",
-    "history",
-    "digest",
-    "size_bytes",
-    "copied_digest",
-}
-
-
-def _keeps(key: str, value: Any) -> bool:
-    if key in _DERIVED:
-        return False
-    if key in _SEED_TEXTS:
-        return isinstance(value, str)
-    if key == "purpose":
-        return value in set(ModelPurpose)
-    if key == "installed":
-        return isinstance(value, bool)
-    if key == "min_vram_gb":
-        return _is_number(value) and value >= 0
-    if key == "download_size_mb":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if key == "quantization_support":
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return True
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _without_nan(value: Any) -> Any:
-    """Python's own json writes NaN and Infinity, which are no JSON: they become null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    heard = before.model_copy(update={field: getattr(seen, field) for field in OllamaSeen.model_fields})
+    return document.model_copy(update={"models": models, "ollama": heard})
 
 
 def read_import(raw: bytes, codec: DocumentCodec) -> Document:
-    """Return the document that somebody hands in for import. Raises ValueError with a sentence on what is wrong."""
+    """Return the document that somebody hands in for import.
+
+    Raises ValueError with a sentence on what is wrong, InvalidRequest where a newer version of this program wrote it.
+    """
     try:
         return codec.decode(raw)
+    except StoreUnreadable as error:
+        raise InvalidRequest("document", error.happened.rstrip("."), "Update this program, then import it.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
