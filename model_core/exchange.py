@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, Literal
 
-from model_core import usage
-from model_core.errors import InvalidRequest
-from model_core.records import Document, Record, StoredModel
+from model_core import names, usage
+from model_core.errors import InvalidModelName, InvalidRequest
+from model_core.records import CatalogEntry, Document, History, Record, StoredModel
 
 Mode = Literal["merge", "replace"]
 
 # An export is for another machine: what is going on here, and what this Ollama holds, is not of interest there.
 _STAYS_HERE = {"downloads", "ollama", "revision"}
+# What an export has besides, and a document has not.
+_ENVELOPE = {"exported_at", "checksum"}
 
 
 class ImportResult(Record):
@@ -42,14 +45,25 @@ def export(document: Document, exported_at: str) -> dict[str, Any]:
 
 
 def checksum(data: Mapping[str, Any]) -> str:
-    """Return the checksum of an export: SHA-256 of its JSON with sorted keys and no blanks, `checksum` left out."""
+    """Return the checksum of an export: SHA-256 of its JSON with sorted keys, no blanks, whole numbers without a point,
+    and `checksum` left out. So it survives other programs that read the JSON and write it again.
+    """
     canonical = json.dumps(
-        {key: value for key, value in data.items() if key != "checksum"},
+        _canonical({key: value for key, value in data.items() if key != "checksum"}),
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=True,
     )
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    # A browser writes 6.0 as 6.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def check(data: Mapping[str, Any]) -> None:
@@ -76,33 +90,48 @@ def merged(mine: Document, theirs: Document, mode: Mode) -> Document:
     """Return the document after an import.
 
     merge    histories are united, models and custom entries that are not known here are added, nothing is removed
-    replace  models, histories, custom entries and the selection are theirs; who we are, what Ollama holds and the
-             downloads of this machine stay
+    replace  models, histories, custom entries and the selection are theirs; what Ollama holds and the downloads of this
+             machine stay
+
+    Raises InvalidRequest for a custom entry with a name that Ollama would not accept.
     """
+    theirs = theirs.model_copy(update={"custom": _checked(theirs.custom)})
     return _replaced(mine, theirs) if mode == "replace" else _united(mine, theirs)
+
+
+def _checked(custom: Mapping[str, CatalogEntry]) -> dict[str, CatalogEntry]:
+    """Return the custom entries, each with the name under which it stands. Their names are asked of Ollama one day."""
+    for name, entry in custom.items():
+        for said in (name, *(variant.tag for variant in entry.variants)):
+            try:
+                names.parse(said)
+            except InvalidModelName as error:
+                raise InvalidRequest("document", "a custom model in it has a name that Ollama would refuse") from error
+    return {name: entry.model_copy(update={"name": name}) for name, entry in custom.items()}
 
 
 def _united(mine: Document, theirs: Document) -> Document:
     models = dict(mine.models)
     for name, other in theirs.models.items():
-        own = models.get(name)
-        if own is None:
+        if own := models.get(name):
+            models[name] = _with_theirs(own, other)
+        elif other.history or other.model_extra:
             models[name] = _elsewhere(other)
-            continue
-        history = usage.merge(own.history, other.history)
-        if history != own.history:
-            models[name] = usage.with_history(own, history)
-    unknown = {key: value for key, value in (theirs.model_extra or {}).items() if key not in _ENVELOPE}
     return mine.model_copy(
-        update={
-            "models": models,
-            "custom": {**theirs.custom, **mine.custom},
-            **{key: value for key, value in unknown.items() if key not in (mine.model_extra or {})},
-        }
+        update={"models": models, "custom": {**theirs.custom, **mine.custom}, **_unknown(theirs), **_unknown(mine)}
     )
 
 
-_ENVELOPE = {"exported_at", "checksum"}
+def _with_theirs(own: StoredModel, other: StoredModel) -> StoredModel:
+    history, unknown = usage.merge(own.history, other.history), {**_unknown(other), **_unknown(own)}
+    if history == own.history and unknown == _unknown(own):
+        return own
+    return usage.with_history(own, history).model_copy(update=unknown)
+
+
+def _unknown(record: Document | StoredModel) -> dict[str, Any]:
+    """Return the keys that this program does not know, and that are kept; those that make an export are none."""
+    return {key: value for key, value in (record.model_extra or {}).items() if key not in _ENVELOPE}
 
 
 def _replaced(mine: Document, theirs: Document) -> Document:
@@ -113,16 +142,39 @@ def _replaced(mine: Document, theirs: Document) -> Document:
         for name, model in mine.models.items()
         if name not in models and model.installed
     }
-    unknown = {key: value for key, value in (theirs.model_extra or {}).items() if key not in _ENVELOPE}
     return mine.model_copy(
         update={
             "models": models,
             "custom": theirs.custom,
             "current_model": theirs.current_model,
             "previous_model": theirs.previous_model,
-            **unknown,
+            "installation_id": _id_after(mine, models),
+            **_unknown(theirs),
         }
     )
+
+
+def _id_after(mine: Document, models: Mapping[str, StoredModel]) -> str:
+    """Return under which id this installation goes on to count.
+
+    Where figures of our own are taken back, under a new one. Another machine may know the old figures, and when they
+    come back from there, the same id with a lower count would pass for something that they hold already.
+    """
+    own = mine.installation_id
+    before, after = _recorded_by(own, mine.models), _recorded_by(own, models)
+    if usage.merge(after, before) == after:
+        return own
+    stem, _, number = own.partition(".")
+    taken, next_number = _installations(models), int(number) + 1 if number.isdecimal() else 2
+    return next(name for number in count(next_number) if (name := f"{stem}.{number}") not in taken)
+
+
+def _installations(models: Mapping[str, StoredModel]) -> set[str]:
+    return {installation for model in models.values() for installation in model.history}
+
+
+def _recorded_by(installation: str, models: Mapping[str, StoredModel]) -> History:
+    return {name: model.history[installation] for name, model in models.items() if installation in model.history}
 
 
 def _elsewhere(model: StoredModel) -> StoredModel:
