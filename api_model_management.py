@@ -1,203 +1,84 @@
-"""The REST face: a blueprint at /api/model. Request in, one call of the manager, JSON out; errors leave by one door.
+"""The REST face: a blueprint at /api/model. Request in, one call of the manager, JSON out.
 
     app.register_blueprint(init_model_api(manager))                      # in a host's own app
     app.register_blueprint(init_model_api(manager), url_prefix="/ai")    # under another prefix
 
-Nothing is kept in this module, so two apps in one process do not share a manager. Who may call is decided before any
-view runs: by the Host header, the Origin of a page, the token, the content type, the size of the body.
+Nothing is kept in this module, so two apps in one process do not share a manager. Who may call stands in
+api_model_guard.py, what may be asked in api_model_requests.py, and how errors leave in api_model_problems.py.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
-import logging
-import secrets
-from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
-from typing import Any, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
 
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Blueprint, Flask, Response, current_app, request, url_for
+from flask.blueprints import BlueprintSetupState
 from flask_cors import CORS
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, default_exceptions
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from model_core.downloads import failure_of
-from model_core.errors import InvalidRequest, ModelManagerError, as_facts
-from model_core.records import GIB, ModelMetadata
-from model_manager import ModelManager
+from api_model_guard import Guard
+from api_model_problems import Problems
+from api_model_requests import (
+    Check,
+    Download,
+    DownloadQuery,
+    ImportQuery,
+    ListQuery,
+    Nothing,
+    OneModel,
+    PerhapsModel,
+    Recommend,
+    Switch,
+    read_body,
+    read_events,
+    read_query,
+    read_raw,
+)
+from model_core.errors import InvalidRequest, ModelManagerError, StoreError
+from model_core.records import GIB, DownloadJob, DownloadState
+from model_manager import Listing, ModelManager
 from ollama_inventory import Seen
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
-BODY_LIMIT_BYTES = 64 * 1024
-IMPORT_LIMIT_BYTES = 16 * 1024 * 1024
-LONGEST_WAIT_S = 60.0
 NDJSON = "application/x-ndjson"
 
-# Every error that the core can raise, and what it is in HTTP. tests/test_api_model_management.py holds it complete.
-STATUS: Mapping[str, HTTPStatus] = {
-    "invalid_request": HTTPStatus.BAD_REQUEST,
-    "invalid_model_name": HTTPStatus.BAD_REQUEST,
-    "unknown_quantization": HTTPStatus.BAD_REQUEST,
-    "registry_not_allowed": HTTPStatus.BAD_REQUEST,
-    "unauthorized": HTTPStatus.UNAUTHORIZED,
-    "host_not_allowed": HTTPStatus.FORBIDDEN,
-    "origin_not_allowed": HTTPStatus.FORBIDDEN,
-    "model_not_found": HTTPStatus.NOT_FOUND,
-    "model_not_published": HTTPStatus.NOT_FOUND,
-    "no_current_model": HTTPStatus.NOT_FOUND,
-    "no_suitable_model": HTTPStatus.NOT_FOUND,
-    "download_not_found": HTTPStatus.NOT_FOUND,
-    "not_found": HTTPStatus.NOT_FOUND,
-    "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
-    "model_not_installed": HTTPStatus.CONFLICT,
-    "cannot_delete_current": HTTPStatus.CONFLICT,
-    "model_in_use": HTTPStatus.CONFLICT,
-    "name_taken": HTTPStatus.CONFLICT,
-    "insufficient_vram": HTTPStatus.CONFLICT,
-    "invalid_transition": HTTPStatus.CONFLICT,
-    "payload_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "cannot_start": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "store_unwritable": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "store_unreadable": HTTPStatus.INTERNAL_SERVER_ERROR,
-    "download_failed": HTTPStatus.BAD_GATEWAY,
-    "registry_unavailable": HTTPStatus.BAD_GATEWAY,
-    "ollama_error": HTTPStatus.BAD_GATEWAY,
-    "ollama_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
-    "store_busy": HTTPStatus.SERVICE_UNAVAILABLE,
-    "ollama_timeout": HTTPStatus.GATEWAY_TIMEOUT,
-    "insufficient_disk": HTTPStatus.INSUFFICIENT_STORAGE,
-}
-RETRY_AFTER_S = 5
+# Whoever reads a query checks it; to all other routes every field is unknown.
+_READS_A_QUERY = {"list_models", "delete", "show_download", "statistics", "import_document", "no_view"}
 
 
-class _Refused(ModelManagerError):
-    """Something of HTTP's own is wrong with the request; the core never hears of it."""
+def init_model_api(
+    manager: ModelManager,
+    *,
+    allowed_hosts: Iterable[str] = DEFAULT_HOSTS,
+    allowed_origins: Iterable[str] = (),
+    token: str | None = None,
+) -> Blueprint:
+    """Return the blueprint for an app, at /api/model unless register_blueprint says otherwise.
 
-    def __init__(self, code: str, title: str, happened: str, remedy: str, **facts: Any) -> None:
-        super().__init__(happened, remedy, **facts)
-        self.code, self.title = code, title  # type: ignore[misc]  # one class for the face's own handful of codes
-
-
-# --- what may be asked -----------------------------------------------------------------------------------------------
-
-
-class _Asked(BaseModel):
-    """A body or a query: unknown fields are refused, numbers are numbers and finite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), str_max_length=512)
-
-
-class _Model(_Asked):
-    model: str
-
-
-class _OptionalModel(_Asked):
-    model: str | None = None
-
-
-class _ListQuery(_Asked):
-    purpose: str | None = None
-    max_vram: float | None = None
-    installed_only: bool = False
+    In a host's own app these settings are the host's to give: the names under which the app is called, the origins of
+    its pages, and a token, if it wants one.
+    """
+    blueprint = Blueprint("model_management", __name__, url_prefix="/api/model")
+    origins = list(allowed_origins)
+    blueprint.before_request(Guard(allowed_hosts, origins, token).check)
+    blueprint.before_request(_refuse_unknown_query)
+    if origins:
+        _let_pages_read(blueprint, origins)
+    ModelApi(manager).add_to(blueprint)
+    blueprint.record(_catch_the_rest)
+    answer_problems(blueprint, manager)
+    return blueprint
 
 
-class _Switch(_Model):
-    quantization: str | None = None
-    require_fit: bool = False
-    load: bool = False
-
-
-class _Download(_Model):
-    quantization: str | None = None
-    wait: bool = False
-    force: bool = False
-
-
-class _DownloadQuery(_Asked):
-    wait: float = Field(default=0.0, ge=0, le=LONGEST_WAIT_S)
-    since: int | None = Field(default=None, ge=0)
-
-
-class _Recommend(_Asked):
-    available_vram_gb: float | None = Field(default=None, strict=True)
-    priority: str = "balanced"
-    context_tokens: int = Field(default=4096, strict=True)
-    needs: list[str] = Field(default=[], max_length=16)
-    installed_only: bool | None = None
-
-
-class _Check(_Model):
-    available_vram_gb: float | None = Field(default=None, strict=True)
-    quantization: str | None = None
-    context_tokens: int = Field(default=4096, strict=True)
-
-
-class _Event(_Model):
-    inference_time: float | None = Field(default=None, strict=True)
-    success: bool = Field(default=True, strict=True)
-
-
-class _ImportQuery(_Asked):
-    mode: Literal["merge", "replace"] = "merge"
-    dry_run: bool = False
-
-
-_EVENTS = TypeAdapter(list[_Event])
-MOST_EVENTS = 1000
-
-A = TypeVar("A", bound=_Asked)
-
-
-def _body(kind: type[A]) -> A:
-    """Return the body as a record; a body that is not there is an empty object. Raises InvalidRequest."""
-    return _validated(lambda: kind.model_validate_json(request.get_data(cache=False) or b"{}"))
-
-
-def _query(kind: type[A]) -> A:
-    return _validated(lambda: kind.model_validate(request.args.to_dict()))
-
-
-R = TypeVar("R")
-
-
-def _validated(call: Callable[[], R]) -> R:
-    try:
-        return call()
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in problem["loc"]) or "body"
-        if problem["type"] == "extra_forbidden":
-            raise InvalidRequest(_plain(field), "is not a field of this request", "Leave it out.") from None
-        raise InvalidRequest(_plain(field), problem["msg"][:1].lower() + problem["msg"][1:].rstrip(".")) from None
-
-
-def _plain(field: str) -> str:
-    """A field's name comes from outside: what is no plain word is shown as such, and not at length."""
-    return field.encode("ascii", "backslashreplace").decode()[:80]
-
-
-# --- answers ---------------------------------------------------------------------------------------------------------
-
-
-def _json(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(to_json(data), status, headers, content_type="application/json")
-
-
-def _ollama(seen: Seen) -> dict[str, Any]:
-    return {
-        "reachable": seen.reachable,
-        "checked_at": seen.checked_at,
-        "version": seen.version,
-        "simulated": seen.simulated,
-        "problem": str(seen.error) if seen.error else None,
-    }
+def answer_problems(scaffold: Flask | Blueprint, manager: ModelManager) -> None:
+    """Have every error of an app or a blueprint answered as a problem, never as a page."""
+    Problems(lambda: _marks(manager)).answer_for(scaffold)
 
 
 class ModelApi:
@@ -205,7 +86,8 @@ class ModelApi:
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = manager
-        self._listed: tuple[tuple[ModelMetadata, ...], bytes] | None = None
+        self._problems = Problems(lambda: _marks(manager))
+        self._listed: tuple[Listing, bytes] | None = None
 
     def add_to(self, blueprint: Blueprint) -> None:
         """Hang every view on its route."""
@@ -232,47 +114,47 @@ class ModelApi:
             blueprint.add_url_rule(rule, view.__name__, view, methods=[method], provide_automatic_options=False)
 
     def _answer(self, data: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-        answer = {"success": True, **data}
-        # The demonstration never passes for the real thing.
-        if "ollama" not in answer and (seen := self._manager.seen()).simulated:
-            answer["ollama"] = _ollama(seen)
-        return _json(answer, status, headers)
+        return _json({"success": True, **_marks(self._manager), **data}, status, headers)
+
+    def _answer_as_seen(self, data: dict[str, Any]) -> Response:
+        """Answer what can be answered without Ollama, and say how fresh the word on it is."""
+        return _json({"success": True, **data, "ollama": _ollama(self._manager.seen())})
 
     # --- models ------------------------------------------------------------------------------------------------------
 
     def list_models(self) -> Response:
         """Every model, smallest first."""
-        query = _query(_ListQuery)
+        query = read_query(ListQuery)
         found = self._manager.listing(query.purpose, query.max_vram, query.installed_only)
-        models = self._models_as_json(found.models)
-        rest = to_json({"count": len(found.models), "ollama": _ollama(found.seen)})
-        return Response(b'{"success":true,"models":' + models + b"," + rest[1:], content_type="application/json")
+        return Response(self._list_as_json(found), content_type="application/json")
 
-    def _models_as_json(self, models: tuple[ModelMetadata, ...]) -> bytes:
-        # The same picture is asked for again and again; its text is kept as long as it is the same picture.
+    def _list_as_json(self, found: Listing) -> bytes:
+        # The same list is asked for again and again; its text is kept as long as it is the same.
         listed = self._listed
-        if listed is None or listed[0] is not models:
-            self._listed = listed = (models, to_json(models))
-        return listed[1]
+        if listed and listed[0].models is found.models and listed[0].seen is found.seen:
+            return listed[1]
+        answer = {"success": True, "models": found.models, "count": len(found.models), "ollama": _ollama(found.seen)}
+        text = to_json(answer)
+        self._listed = (found, text)
+        return text
 
     def list_installed(self) -> Response:
         """The names of what Ollama holds, each thing once."""
         names, seen = self._manager.installed()
-        return self._answer({"models": names, "count": len(names), "ollama": _ollama(seen)})
+        return _json({"success": True, "models": names, "count": len(names), "ollama": _ollama(seen)})
 
     def model_info(self, name: str) -> Response:
         """One model. Servers differ in whether they decode %2F in a path; no name holds a percent sign."""
-        info = self._manager.info(unquote(name))
-        return self._answer({"model": info, "ollama": _ollama(self._manager.seen())})
+        return self._answer_as_seen({"model": self._manager.info(unquote(name))})
 
     def current_model(self) -> Response:
         """The selected model."""
         info = self._manager.current()
-        return self._answer({"model": info.name, "info": info, "ollama": _ollama(self._manager.seen())})
+        return self._answer_as_seen({"model": info.name, "info": info})
 
     def switch(self) -> Response:
         """Make a model that is there the current one."""
-        asked = _body(_Switch)
+        asked = read_body(Switch)
         done = self._manager.select_model(
             asked.model, asked.quantization, require_fit=asked.require_fit, load=asked.load
         )
@@ -288,8 +170,8 @@ class ModelApi:
 
     def delete(self) -> Response:
         """Delete a model from Ollama."""
-        asked = _query(_OptionalModel).model or _body(_Model).model
-        removal = self._manager.remove_model(asked)
+        name = read_query(PerhapsModel).model or read_body(OneModel).model
+        removal = self._manager.remove_model(name)
         return self._answer(
             {
                 "message": f"{removal.model} is deleted.",
@@ -301,10 +183,11 @@ class ModelApi:
 
     def sync(self) -> Response:
         """Ask Ollama what it holds, and remember it."""
+        read_body(Nothing)
         done = self._manager.sync()
         return self._answer(
             {
-                "message": f"{len(done.installed)} models are installed.",
+                "message": f"{_counted(len(done.installed), 'model is', 'models are')} installed.",
                 "installed_count": len(done.installed),
                 "added": done.added,
                 "removed": done.removed,
@@ -315,20 +198,25 @@ class ModelApi:
 
     def download(self) -> Response:
         """Fetch a model in the background: 202 and where to look, 200 when it is there, or its progress by line."""
-        asked = _body(_Download)
-        job = self._manager.start_download(asked.model, asked.quantization, force=asked.force)
-        if request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON:
-            lines = (to_json(step) + b"\n" for step in self._manager.follow_download(job))
-            return Response(lines, content_type=NDJSON, headers={"Cache-Control": "no-store"})
-        if asked.wait:
-            *_, job = self._manager.follow_download(job)
-            if problem := failure_of(job):
-                raise problem
-        if job.already_installed or asked.wait:
-            return self._answer({"message": f"{job.model} is installed.", "model": job.model, "download": job})
-        where = url_for(".show_download", download_id=job.id)
-        answer = {"message": f"{job.model} is being downloaded.", "model": job.model, "download": job}
-        return self._answer(answer, 202, {"Location": where, "Retry-After": "1"})
+        asked = read_body(Download)
+        by_line = request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON
+        fetch = self._manager.pull_model if asked.wait and not by_line else self._manager.start_download
+        job = fetch(asked.model, quantization=asked.quantization, force=asked.force)
+        if by_line:
+            return Response(self._lines(job), content_type=NDJSON, headers={"Cache-Control": "no-store"})
+        answer = {"model": job.model, "download": job}
+        if job.state is DownloadState.COMPLETED:
+            return self._answer({"message": f"{job.model} is installed.", **answer})
+        headers = {"Location": url_for(".show_download", download_id=job.id), "Retry-After": "1"}
+        return self._answer({"message": f"{job.model} is being downloaded.", **answer}, 202, headers)
+
+    def _lines(self, job: DownloadJob) -> Iterator[bytes]:
+        marks = _marks(self._manager)
+        try:
+            for step in self._manager.follow_download(job):
+                yield to_json({**step.model_dump(mode="json"), **marks}) + b"\n"
+        except ModelManagerError as error:  # the status is out already; the last line says what happened
+            yield to_json(self._problems.body(error)) + b"\n"
 
     def list_downloads(self) -> Response:
         """Every download on record."""
@@ -337,14 +225,14 @@ class ModelApi:
 
     def show_download(self, download_id: str) -> Response:
         """One download; with wait and since, as soon as there is something newer."""
-        asked = _query(_DownloadQuery)
+        asked = read_query(DownloadQuery)
         return self._answer({"download": self._manager.download(download_id, since=asked.since, wait_s=asked.wait)})
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 
     def recommend(self) -> Response:
         """The model that suits best, the others in their order, and why."""
-        asked = _body(_Recommend)
+        asked = read_body(Recommend)
         found = self._manager.recommend(
             asked.available_vram_gb,
             asked.priority,
@@ -353,7 +241,7 @@ class ModelApi:
             installed_only=asked.installed_only,
         )
         best = found.best
-        return self._answer(
+        return self._answer_as_seen(
             {
                 "recommended_model": best.model,
                 "quantization": best.quantization,
@@ -374,35 +262,30 @@ class ModelApi:
 
     def check_compatibility(self) -> Response:
         """Whether a model lies on the card as a whole, and the parts of its need."""
-        asked = _body(_Check)
+        asked = read_body(Check)
         fit = self._manager.check_fit(
             asked.model,
             asked.available_vram_gb,
             quantization=asked.quantization,
             context_tokens=asked.context_tokens,
         )
-        answer = fit.check.model_dump(mode="json")
-        return self._answer({**answer, "available_vram_gb": fit.check.available_bytes / GIB, "source": fit.source})
+        available_vram_gb = fit.check.available_bytes / GIB
+        return self._answer_as_seen(
+            {**fit.check.model_dump(mode="json"), "available_vram_gb": available_vram_gb, "source": fit.source}
+        )
 
     def statistics(self) -> Response:
         """What is on record, of one model or of all."""
-        if name := _query(_OptionalModel).model:
+        if name := read_query(PerhapsModel).model:
             found = self._manager.statistics(name)
-            return self._answer({"model": found.name, "statistics": found})
+            return self._answer_as_seen({"model": found.name, "statistics": found})
         everything = self._manager.all_statistics()
-        return self._answer({"statistics": everything, "count": len(everything)})
+        return self._answer_as_seen({"statistics": everything, "count": len(everything)})
 
     def usage(self) -> Response:
         """Record one inference, or several: all or none."""
-        raw = request.get_data(cache=False)
-        if raw.lstrip()[:1] == b"[":
-            events = _validated(lambda: _EVENTS.validate_json(raw))
-        else:
-            events = [_validated(lambda: _Event.model_validate_json(raw or b"{}"))]
-        if len(events) > MOST_EVENTS:
-            raise InvalidRequest("body", f"holds {len(events)} events, more than {MOST_EVENTS}", "Send several bodies.")
-        recorded = self._manager.record_events([(e.model, e.inference_time, e.success) for e in events])
-        return self._answer({"recorded": recorded})
+        events = [(event.model, event.inference_time, event.success) for event in read_events()]
+        return self._answer({"recorded": self._manager.record_events(events)})
 
     # --- care of the data --------------------------------------------------------------------------------------------
 
@@ -415,207 +298,99 @@ class ModelApi:
 
     def export_to_path(self) -> Response:
         """Old callers named a file of the server here. A path from the network is not taken."""
-        raise InvalidRequest(
-            "output_file", "a path on the server is not taken from the network", "GET this address and save the answer."
-        )
+        raise InvalidRequest("output_file", _NO_PATHS, "GET this address, and save what it answers.")
 
     def import_document(self) -> Response:
         """Take over an exported document, or say what that would change."""
-        asked, raw = _query(_ImportQuery), request.get_data(cache=False)
+        asked, raw = read_query(ImportQuery), read_raw()
+        if re.match(rb'\s*{\s*"input_file"', raw):
+            raise InvalidRequest("input_file", _NO_PATHS, "Send the exported document itself as the body.")
         done = self._manager.import_document(raw, asked.mode, dry_run=asked.dry_run)
         word = "would change" if done.dry_run else "changed"
-        message = f"{len(done.added)} models added, {len(done.updated)} updated, {len(done.removed)} removed"
-        return self._answer({"message": f"The import {word} this: {message}.", **done.model_dump(mode="json")})
+        added, updated, removed = len(done.added), len(done.updated), len(done.removed)
+        message = (
+            f"The import {word} this: {_counted(added, 'model', 'models')} added, {updated} updated, {removed} removed."
+        )
+        return self._answer({"message": message, **done.model_dump(mode="json")})
 
     # --- around it ---------------------------------------------------------------------------------------------------
 
     def health(self) -> Response:
         """How each part is. 200 as long as the service works, whatever Ollama does."""
-        return self._answer({"live": True, **self._manager.health(), "ollama": _ollama(self._manager.seen())})
+        answer = {"success": True, "live": True, **self._manager.health()}
+        with suppress(StoreError):  # the part of the store has told of it
+            answer["ollama"] = _ollama(self._manager.seen())
+        return _json(answer)
 
 
-# --- who may call ----------------------------------------------------------------------------------------------------
+_NO_PATHS = "a path on the server is not taken from the network"
 
 
-class Guard:
-    """Decides, before any view runs, whether a request is one that we answer.
-
-    hosts    names and addresses that may stand in Host, without a port: a page that made its own name point here
-             (DNS rebinding) carries that name
-    origins  pages elsewhere that may call, as scheme://host[:port]
-    token    what must follow "Authorization: Bearer", None: nothing
-    """
-
-    def __init__(self, hosts: Iterable[str], origins: Iterable[str], token: str | None) -> None:
-        self._hosts = {host.lower().strip("[]") for host in hosts}
-        self._origins = {origin.lower().rstrip("/") for origin in origins}
-        self._token = token
-
-    def check(self) -> None:
-        """Raise the refusal that a request deserves; return for a good one."""
-        self._check_host()
-        self._check_origin()
-        # A browser asks with OPTIONS whether it may ask, and cannot show a token then; it learns nothing of ours.
-        if request.method != "OPTIONS":
-            self._check_token()
-            self._check_body()
-
-    def _check_host(self) -> None:
-        host = _hostname(request.headers.get("Host", ""))
-        if host not in self._hosts:
-            raise _Refused(
-                "host_not_allowed",
-                "Host not allowed",
-                "This service does not answer under the name that the request was sent to.",
-                "Call it as localhost or 127.0.0.1, or add the name to MODEL_MANAGER_ALLOWED_HOSTS.",
-            )
-
-    def _check_origin(self) -> None:
-        origin = request.headers.get("Origin")
-        if origin is None or origin.lower() in self._origins or origin.lower() == request.host_url.rstrip("/").lower():
-            return
-        raise _Refused(
-            "origin_not_allowed",
-            "Origin not allowed",
-            "Pages of other origins may not call this service.",
-            "Add the page's origin to MODEL_MANAGER_ALLOWED_ORIGINS, for instance http://localhost:3000.",
-        )
-
-    def _check_token(self) -> None:
-        if self._token is None:
-            return
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
-            raise _Refused(
-                "unauthorized",
-                "Unauthorized",
-                "The token is missing or wrong.",
-                "Send the header 'Authorization: Bearer …' with the token from MODEL_MANAGER_TOKEN.",
-            )
-
-    def _check_body(self) -> None:
-        has_body = bool(request.content_length) or "Transfer-Encoding" in request.headers
-        limit = IMPORT_LIMIT_BYTES if (request.endpoint or "").endswith(".import_document") else BODY_LIMIT_BYTES
-        # Also a body whose length is not announced is read up to here only.
-        request.max_content_length = limit
-        if has_body and (request.content_length or 0) > limit:
-            raise _too_large(limit)
-        if has_body and request.mimetype != "application/json":
-            raise _Refused(
-                "unsupported_media_type",
-                "Unsupported media type",
-                "The body is not declared as JSON.",
-                "Send the header 'Content-Type: application/json'.",
-            )
+# --- answers ---------------------------------------------------------------------------------------------------------
 
 
-def _hostname(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:  # a bracket without its pair, and the like: no name of ours
-        return ""
+def _json(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    # What a document carries besides may hold a NaN, which JSON cannot say.
+    return Response(to_json(data, inf_nan_mode="null"), status, headers, content_type="application/json")
 
 
-def _too_large(limit: int) -> _Refused:
-    return _Refused(
-        "payload_too_large",
-        "Payload too large",
-        f"The body is larger than {limit:,} bytes.",
-        "Send less, or in several requests.",
-        limit_bytes=limit,
-    )
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
-# --- the one door ----------------------------------------------------------------------------------------------------
-
-
-def problem_response(error: ModelManagerError) -> Response:
-    """Return an error as application/problem+json (RFC 9457), with the fields that old callers read."""
-    status = STATUS[error.code]
-    body = {
-        "success": False,
-        **as_facts(error),
-        "type": f"urn:junmai:model-management:{error.code.replace('_', '-')}",
-        "status": int(status),
+def _ollama(seen: Seen) -> dict[str, Any]:
+    return {
+        "reachable": seen.reachable,
+        "checked_at": seen.checked_at,
+        "version": seen.version,
+        "simulated": seen.simulated,
+        "problem": str(seen.error) if seen.error else None,
     }
-    headers = {}
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    if status is HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    if "allow" in error.facts:
-        headers["Allow"] = ", ".join(error.facts["allow"])
-    return Response(to_json(body), status, headers, content_type="application/problem+json")
 
 
-def _http_problem(error: HTTPException) -> Response:
-    if isinstance(error, RequestEntityTooLarge):
-        return problem_response(_too_large(request.max_content_length or BODY_LIMIT_BYTES))
-    if isinstance(error, MethodNotAllowed):
-        allowed = sorted(error.valid_methods or ())
-        return problem_response(
-            _Refused(
-                "method_not_allowed",
-                "Method not allowed",
-                f"This address does not take {request.method}.",
-                f"Use {' or '.join(allowed)}.",
-                allow=allowed,
-            )
-        )
-    if isinstance(error, NotFound):
-        return problem_response(
-            _Refused("not_found", "Not found", "There is no such address.", "README.md and docs/api.md list them all.")
-        )
-    if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return problem_response(InvalidRequest("request", (error.description or error.name).rstrip(".")))
-    return _unexpected(error)
+def _marks(manager: ModelManager) -> dict[str, Any]:
+    """What every answer carries: the demonstration never passes for the real thing."""
+    with suppress(StoreError):  # a document that cannot be read is told of by what was asked for, not by this
+        if manager.is_simulated():
+            return {"ollama": {"simulated": True}}
+    return {}
 
 
-def _unexpected(error: Exception) -> Response:
-    incident = secrets.token_hex(4)
-    logger.error("internal error id=%s path=%s", incident, request.path, exc_info=error)
-    return problem_response(
-        ModelManagerError(
-            "Something went wrong inside this service.",
-            f"The log has the details under the id {incident}; trying again may work.",
-            incident=incident,
-        )
+# --- around the views ------------------------------------------------------------------------------------------------
+
+
+def _refuse_unknown_query() -> None:
+    if request.args and (request.endpoint or "").rpartition(".")[2] not in _READS_A_QUERY:
+        read_query(Nothing)
+
+
+def _let_pages_read(blueprint: Blueprint, origins: Iterable[str]) -> None:
+    CORS(
+        blueprint,
+        # As patterns, since a plain text with a bracket in it (http://[::1]:3000) would be taken for one.
+        origins=[re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in origins],
+        allow_headers=["Authorization", "Content-Type"],
+        expose_headers=["Location", "Retry-After"],
+        max_age=600,
     )
-
-
-def init_model_api(
-    manager: ModelManager,
-    *,
-    allowed_hosts: Iterable[str] = DEFAULT_HOSTS,
-    allowed_origins: Iterable[str] = (),
-    token: str | None = None,
-) -> Blueprint:
-    """Return the blueprint for an app, at /api/model unless register_blueprint says otherwise.
-
-    In a host's own app these settings are the host's to give: the names under which the app is called, the origins of
-    its pages, and a token, if it wants one.
-    """
-    blueprint = Blueprint("model_management", __name__, url_prefix="/api/model")
-    origins = list(allowed_origins)
-    blueprint.before_request(Guard(allowed_hosts, origins, token).check)
-    if origins:
-        CORS(blueprint, origins=origins, allow_headers=["Authorization", "Content-Type"])
-    ModelApi(manager).add_to(blueprint)
-    for rule in ("/", "/<path:rest>"):
-        blueprint.add_url_rule(rule, "no_view", _no_view, methods=[*_METHODS, "HEAD", "OPTIONS"])
-    blueprint.register_error_handler(ModelManagerError, problem_response)
-    blueprint.register_error_handler(Exception, _unexpected)
-    # By number as well: a host's handler for a number goes before ours for a class.
-    for code in default_exceptions:
-        blueprint.register_error_handler(code, _http_problem)
-    return blueprint
 
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
+def _catch_the_rest(state: BlueprintSetupState) -> None:
+    """Take every address below the prefix with every method: what no view takes is ours to answer, not the host's."""
+    endpoint = f"{state.name_prefix}.{state.name}.no_view".lstrip(".")
+    state.app.view_functions[endpoint] = _no_view
+    for rest in ("/", "/<path:rest>"):
+        # Flask's own add_url_rule knows no rule without methods.
+        rule = (state.url_prefix or "").rstrip("/") + rest
+        state.app.url_map.add(
+            state.app.url_rule_class(rule, endpoint=endpoint, subdomain=state.subdomain, strict_slashes=False)
+        )
+
+
 def _no_view(rest: str = "") -> Response:
-    """What no view takes: OPTIONS of every address, 404 and 405, so that they are ours in a host's app, too."""
     adapter = current_app.create_url_adapter(request)
     allowed = [method for method in _METHODS if _takes(adapter, method)]
     if not allowed:

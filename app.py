@@ -11,18 +11,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 
-from api_model_management import init_model_api
-from model_core.errors import ModelManagerError
+from api_model_management import answer_problems, init_model_api
+from model_core.errors import ModelManagerError, OllamaError
 from model_manager import ModelManager
 from model_settings import Settings, load_settings
 from web_server import serve
 
 logger = logging.getLogger(__name__)
 
-GET_OLLAMA = "https://ollama.com/download"
+# How soon an Ollama that was not there at the start is noticed.
+OLLAMA_RETRY_S = 5.0
 
 
 def create_manager(settings: Settings) -> ModelManager:
@@ -42,11 +44,14 @@ def create_app(settings: Settings | None = None, manager: ModelManager | None = 
     manager = manager or create_manager(settings)
     token = settings.token.get_secret_value() if settings.token else None
     app = Flask(__name__, static_folder=None)
+    # A redirect to the address with fewer slashes would be a page.
+    app.url_map.merge_slashes = False
     app.extensions["model_manager"] = manager
     blueprint = init_model_api(
         manager, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.allowed_origins, token=token
     )
     app.register_blueprint(blueprint)
+    answer_problems(app, manager)
     app.before_request(_note_start)
     app.after_request(_log_request)
     return app
@@ -58,7 +63,9 @@ def _note_start() -> None:
 
 def _log_request(response: Response) -> Response:
     took_ms = (time.monotonic() - g.get("started_s", time.monotonic())) * 1000
-    logger.info("%s %s status=%d ms=%.1f", request.method, request.path, response.status_code, took_ms)
+    # The path as it came: a decoded one can hold line breaks. Never the query, which may hold a ticket.
+    path = quote(request.path, safe="/:")
+    logger.info("%s %s status=%d ms=%.1f", request.method, path, response.status_code, took_ms)
     return response
 
 
@@ -96,35 +103,60 @@ def _demonstration(stack: ExitStack) -> dict[str, object]:
 def _serve(settings: Settings, *, demo: bool) -> None:
     manager = create_manager(settings)
     app = create_app(settings, manager)
+    stopping = threading.Event()
 
     def on_ready(url: str) -> None:
-        _greet(url, demo=demo)
+        _greet(url, demo=demo, token=settings.token is not None)
         # In the background: the first answer must not wait for an Ollama that does not answer.
-        threading.Thread(target=_catch_up, args=(manager, settings), name="catch-up", daemon=True).start()
+        threading.Thread(target=_catch_up, args=(manager, settings, stopping), name="catch-up", daemon=True).start()
 
-    serve(app, settings.host, settings.port, settings.threads, on_ready=on_ready, on_stop=manager.close)
+    def on_stopping() -> None:
+        stopping.set()
+        # Beside the answers that are under way: those that wait for a download end with it.
+        threading.Thread(target=manager.close, name="let-go", daemon=True).start()
+
+    serve(
+        app,
+        settings.host,
+        settings.port,
+        settings.threads,
+        on_ready=on_ready,
+        on_stopping=on_stopping,
+        on_stop=manager.close,
+    )
 
 
-def _catch_up(manager: ModelManager, settings: Settings) -> None:
-    """Learn what Ollama holds, and go on with what a former run left behind."""
+def _catch_up(manager: ModelManager, settings: Settings, stopping: threading.Event) -> None:
+    """Learn what Ollama holds as soon as it answers, and go on with what a former run left behind."""
     try:
-        if not manager.sync_with_ollama():
-            _say(
-                f"Ollama does not answer at {manager.client.address}. Get it from {GET_OLLAMA} and start it; no restart"
-            )
-            _say("of this service is needed. Until then, what is known without it is answered.")
-        if settings.auto_resume:
+        if _synced(manager, stopping) and settings.auto_resume:
             for job in manager.resume_downloads():
                 logger.info("download taken over model=%s id=%s", job.model, job.id)
     except ModelManagerError:
         logger.exception("catching up failed")
 
 
-def _greet(url: str, *, demo: bool) -> None:
+def _synced(manager: ModelManager, stopping: threading.Event) -> bool:
+    """Wait for Ollama, telling once how to get it; say whether it has answered before the end."""
+    told = False
+    while not stopping.is_set():
+        try:
+            manager.sync()
+        except OllamaError as error:
+            if not told:
+                _say(f"{error} Until then this service answers what it can, and notices when Ollama comes.")
+            told = True
+            stopping.wait(OLLAMA_RETRY_S)
+        else:
+            return True
+    return False
+
+
+def _greet(url: str, *, demo: bool, token: bool) -> None:
     if demo:
         _say("DEMONSTRATION: a simulated Ollama. No model is real, nothing is installed, no card is used.")
     _say(f"The model manager answers at {url}/api/model")
-    _say("Three things to try:")
+    _say("Three things to try:" if not token else "Three things to try, each with -H 'Authorization: Bearer <token>':")
     _say(f"  curl {url}/api/model/list")
     _say(f"  curl -X POST {url}/api/model/recommend")
     _say(f"  curl {url}/api/model/health")

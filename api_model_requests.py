@@ -1,0 +1,173 @@
+"""What may be asked of the REST face: each body and each query is a record; what is no field of it is refused by name.
+
+Numbers are numbers and finite; a flag is true, false, 1, 0, yes or no. Whether a value makes sense, the manager says.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from model_core.errors import InvalidRequest
+
+LONGEST_WAIT_S = 60.0
+MOST_EVENTS = 1000
+
+
+class Asked(BaseModel):
+    """A body or a query."""
+
+    # The longest name that Ollama would accept has 593 characters.
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), str_max_length=1024)
+
+
+class Nothing(Asked):
+    """No field at all."""
+
+
+class OneModel(Asked):
+    """A model by its name."""
+
+    model: str
+
+
+class PerhapsModel(Asked):
+    """A model by its name, or all of them."""
+
+    model: str | None = None
+
+
+class ListQuery(Asked):
+    """The filters of the list; max_vram in GiB."""
+
+    purpose: str | None = None
+    max_vram: float | None = None
+    installed_only: bool = False
+
+
+class Switch(OneModel):
+    """Which model is to be the current one."""
+
+    quantization: str | None = None
+    require_fit: bool = False
+    load: bool = False
+
+
+class Download(OneModel):
+    """What is to be fetched; wait: answer when it is there."""
+
+    quantization: str | None = None
+    wait: bool = False
+    force: bool = False
+
+
+class DownloadQuery(Asked):
+    """How long, in seconds, to wait for a version past `since`."""
+
+    wait: float = Field(default=0.0, ge=0, le=LONGEST_WAIT_S)
+    since: int | None = Field(default=None, ge=0)
+
+
+class Recommend(Asked):
+    """What a model is wanted for, and on which card."""
+
+    available_vram_gb: float | None = Field(default=None, strict=True)
+    priority: str = "balanced"
+    context_tokens: int = Field(default=4096, strict=True)
+    needs: list[str] = Field(default=[], max_length=16)
+    installed_only: bool | None = None
+
+
+class Check(OneModel):
+    """Which model, in which form, on which card."""
+
+    available_vram_gb: float | None = Field(default=None, strict=True)
+    quantization: str | None = None
+    context_tokens: int = Field(default=4096, strict=True)
+
+
+class Event(OneModel):
+    """One inference; inference_time in seconds."""
+
+    inference_time: float | None = Field(default=None, strict=True)
+    success: bool = Field(default=True, strict=True)
+
+
+class ImportQuery(Asked):
+    """How a document is taken over."""
+
+    mode: Literal["merge", "replace"] = "merge"
+    dry_run: bool = False
+
+
+A = TypeVar("A", bound=Asked)
+R = TypeVar("R")
+
+_EVENTS = TypeAdapter(list[Event])
+
+
+def read_raw() -> bytes:
+    """Return the body, without the mark that Windows' own editor puts before it."""
+    return request.get_data(cache=False).removeprefix(codecs.BOM_UTF8)
+
+
+def read_body(kind: type[A]) -> A:
+    """Return the body as a record; a body that is not there is an empty object. Raises InvalidRequest."""
+    raw = read_raw()
+    return _validated(lambda: kind.model_validate_json(raw or b"{}"))
+
+
+def read_query(kind: type[A]) -> A:
+    """Return the query as a record. Raises InvalidRequest."""
+    for field, values in request.args.lists():
+        if len(values) > 1:
+            raise InvalidRequest(_plain(field), "is given more than once")
+    return _validated(lambda: kind.model_validate(request.args.to_dict()))
+
+
+def read_events() -> list[Event]:
+    """Return the events of the body: one, or a list of them. Raises InvalidRequest."""
+    raw = read_raw()
+    if not raw.lstrip().startswith(b"["):
+        return [_validated(lambda: Event.model_validate_json(raw or b"{}"))]
+    events = _validated(lambda: _EVENTS.validate_json(raw))
+    if len(events) > MOST_EVENTS:
+        raise InvalidRequest("body", f"holds {len(events):,} events, more than {MOST_EVENTS:,}", "Send several bodies.")
+    return events
+
+
+# What pydantic found, in words for the one who wrote the request.
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a field of this request",
+    "model_type": "must be a JSON object",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "list_type": "must be a list",
+}
+
+
+def _validated(call: Callable[[], R]) -> R:
+    try:
+        return call()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        words = _WORDS.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:].rstrip(".")
+        raise InvalidRequest(_plain(field), words) from None
+
+
+def _plain(field: str) -> str:
+    """A field's name comes from outside: what is no plain word is shown as such, and not at length."""
+    return field.encode("ascii", "backslashreplace").decode()[:80]
