@@ -273,6 +273,10 @@ class ModelManager:
         """Return the last word on Ollama that is fit to be shown."""
         return self._inventory.look()
 
+    def is_simulated(self) -> bool:
+        """Say whether Ollama is the stand-in, as last heard; asks it only where nobody has asked before."""
+        return self._inventory.is_simulated()
+
     # --- which one is used -------------------------------------------------------------------------------------------
 
     def current(self) -> ModelMetadata:

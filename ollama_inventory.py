@@ -77,6 +77,10 @@ class OllamaInventory:
         finally:
             self._asking.release()
 
+    def is_simulated(self) -> bool:
+        """Say whether it is the stand-in, by the last answer, however old; asks only where nobody has asked before."""
+        return (self._seen or self.look()).simulated
+
     def ask(self) -> Seen:
         """Return what Ollama holds this moment, to decide on. Raises OllamaUnavailable and other OllamaErrors."""
         with self._asking:
