@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[0-9a-f]{12}")
 # Somebody who only looks whether there is an owner holds the lock for a moment (measured: 0.1 ms).
-_LOOKERS_S = 0.3
-_POLL_S = 0.005
+_LOOKERS_S = 0.1
+_POLL_S = 0.002
 # Windows refuses to open a file that is just being replaced.
 _READ_TRIES, _READ_AGAIN_S = 3, 0.005
 

@@ -245,6 +245,7 @@ class Run:
                 self._read(stream, start, reporting)
         finally:
             start.release()
+            self._publish(reporting.progress, force=True)
 
     def _read(self, stream: PullStream, start: LockFile, reporting: _Reporting) -> None:
         heard_s = time.monotonic()

@@ -118,12 +118,17 @@ class DownloadWorker:
     def resume_interrupted(self) -> list[DownloadJob]:
         """Take over every download whose owner is gone, and return them."""
         taken = []
-        for job in self.all():
-            if job.state is DownloadState.INTERRUPTED:
+        for job in self._store.read().downloads.values():
+            if self._is_interrupted(job):
                 # Somebody else may have seen it through, or forgotten it, between the look and the take-over.
                 with suppress(DownloadNotFound, InvalidTransition):
                     taken.append(self.resume(job.id))
         return taken
+
+    def _is_interrupted(self, job: DownloadJob) -> bool:
+        if job.state not in downloads.OWNED:
+            return job.state is DownloadState.INTERRUPTED
+        return job.id not in self._runs and not self.files.is_owned(job.id, surely=True)
 
     def _fresh(self, wanted: Wanted) -> tuple[DownloadJob, LockFile]:
         """Return a new job and its owner's lock, held: seen without an owner, it would be taken for interrupted."""

@@ -22,7 +22,7 @@ FRESH_S = 2.0  # a pull by hand shows up in the list within this
 RETRY_S = 5.0  # while Ollama is down: on Windows every attempt costs its whole connect time-out
 VERSION_S = 300.0
 # So long a look waits for another that is asking; an Ollama that takes longer keeps only one of them.
-PATIENCE_S = 1.0
+PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True)
