@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from json_store_system import FileSystem, Signature
+from json_store_system import FileSystem, LockFile, Signature
 from model_core.errors import StoreBusy, StoreUnreadable, StoreUnwritable
 
 T = TypeVar("T")
@@ -133,6 +133,8 @@ class DocumentFile(Generic[T]):
         self._lock_path = _beside(path, ".lock")
         self._new = _beside(path, ".new")
         self._previous = _beside(path, ".previous")
+        self._previous_new = _beside(path, ".previous.new")
+        self._folder = path.parent
         self._lock = system.lock(self._lock_path)
         self._made_folders_in: set[Path] = set()
         self._folders_settled = False
@@ -140,7 +142,8 @@ class DocumentFile(Generic[T]):
     # --- without the lock --------------------------------------------------------------------------------------------
 
     def forget_lock(self) -> None:
-        """Make the lock anew: the descriptor of the old one belongs to the process that forked."""
+        """Make the lock anew: the handle of the old one belongs to the process that forked."""
+        self._lock.close()
         self._lock = self._system.lock(self._lock_path)
 
     def signature(self) -> Signature | None:
@@ -170,14 +173,14 @@ class DocumentFile(Generic[T]):
         """Return the paths of the unreadable documents that were set aside, the oldest first."""
         prefixes = f"{self.path.name}.unreadable-", f"{self._previous.name}.unreadable-"
         try:
-            names = self._system.names(self.path.parent)
+            names = self._system.names(self._folder)
         except OSError:
             return []  # no folder that can be read: then nothing in it can be shown either
-        return [str(self.path.parent / name) for name in sorted(names) if name.startswith(prefixes)]
+        return [str(self._folder / name) for name in sorted(names) if name.startswith(prefixes)]
 
     def may_be_written(self) -> bool:
         """Say whether the folder takes new files, without trying."""
-        folder = self.path.parent
+        folder = self._folder
         try:
             while not self._stands(folder):
                 folder = folder.parent
@@ -190,21 +193,26 @@ class DocumentFile(Generic[T]):
     @contextmanager
     def locked(self, wait_s: float) -> Iterator[None]:
         """Keep other processes from replacing the document while the block runs. Raises StoreBusy, StoreUnwritable."""
+        lock = self._lock  # after a fork within the block, the child has another one
         try:
-            with self._held(wait_s):
+            self._acquire(lock, wait_s)
+            try:
+                if not self._folders_settled:
+                    self._settle_folders()
                 yield
+            finally:
+                lock.release()
         except OSError as error:
             raise self._unwritable(error) from error
 
-    @contextmanager
-    def _held(self, wait_s: float) -> Iterator[None]:
+    def _acquire(self, lock: LockFile, wait_s: float) -> None:
         started_s = time.monotonic()
         try:
             try:
-                held = self._lock.held(wait_s, self.limits.lock_poll_s)
+                lock.acquire(wait_s, self.limits.lock_poll_s)
             except FileNotFoundError:
-                self._make_folders(self.path.parent)
-                held = self._lock.held(wait_s, self.limits.lock_poll_s)
+                self._make_folders(self._folder)
+                lock.acquire(wait_s, self.limits.lock_poll_s)
         except TimeoutError as error:
             waited_s = time.monotonic() - started_s
             raise StoreBusy(
@@ -214,10 +222,6 @@ class DocumentFile(Generic[T]):
                 lock=str(self._lock_path),
                 waited_s=round(waited_s, 3),
             ) from error
-        with held:
-            if not self._folders_settled:
-                self._settle_folders()
-            yield
 
     def _make_folders(self, folder: Path) -> None:
         if self._stands(folder):
@@ -230,7 +234,7 @@ class DocumentFile(Generic[T]):
 
     def _settle_folders(self) -> None:
         """Make sure that the folders survive a power cut: this process, or one that died, may just have made them."""
-        for folder in self.path.parent.parents:
+        for folder in self._folder.parents:
             try:
                 self._system.sync_folder(folder)
             except PermissionError:
@@ -274,7 +278,7 @@ class DocumentFile(Generic[T]):
         self._keep_previous(base)
         self._replace(self._new, self.path)
         try:
-            self._system.sync_folder(self.path.parent)
+            self._system.sync_folder(self._folder)
         except OSError:
             self._put_back(base)
             raise
@@ -283,7 +287,7 @@ class DocumentFile(Generic[T]):
     def settle(self, version: Version[T]) -> Version[T]:
         """Make sure that a version survives a power cut: another process may have died before it saw to that."""
         if version.signature is not None and not version.settled:
-            self._system.sync_folder(self.path.parent)
+            self._system.sync_folder(self._folder)
         return Version(version.value, version.signature, version.raw, settled=True)
 
     def recover(self, damage: Damage, memory: Version[T] | None) -> tuple[Version[T], Incident]:
@@ -300,11 +304,11 @@ class DocumentFile(Generic[T]):
         if previous is None and self._signature(self._previous):
             self._set_aside(self._previous, now)
         # Now, and not with the replace: else a power cut might keep the replace and lose the names just given.
-        self._system.sync_folder(self.path.parent)
+        self._system.sync_folder(self._folder)
         value = good.value if good else self.codec.empty()
         signature = self._write_next(self.codec.encode(value), _next_time_ns(damage.signature))
         self._replace(self._new, self.path)
-        self._system.sync_folder(self.path.parent)
+        self._system.sync_folder(self._folder)
         incident = Incident(
             at=now.isoformat(timespec="seconds"),
             reason=damage.reason,
@@ -389,13 +393,12 @@ class DocumentFile(Generic[T]):
     def _keep_previous(self, base: Version[T]) -> None:
         if base.signature is None:
             return
-        new = _beside(self._previous, ".new")
         try:
-            self._link_or_copy(self.path, new)
+            self._link_or_copy(self.path, self._previous_new)
         except FileExistsError:
-            self._system.remove(new)
-            self._link_or_copy(self.path, new)
-        self._replace(new, self._previous)
+            self._system.remove(self._previous_new)
+            self._link_or_copy(self.path, self._previous_new)
+        self._replace(self._previous_new, self._previous)
 
     def _keep_old_form(self, base: Version[T]) -> None:
         if base.raw is None or not self.codec.is_old(base.raw):
@@ -407,7 +410,7 @@ class DocumentFile(Generic[T]):
             if self._system.read(kept, self.limits.document_bytes)[0] != base.raw:
                 self._link_or_copy(self.path, _beside(kept, f"-{_compact(datetime.now(UTC))}"))
         # Now, for the same reason as in recover().
-        self._system.sync_folder(self.path.parent)
+        self._system.sync_folder(self._folder)
 
     def _set_aside(self, path: Path, now: datetime) -> Path:
         """Give the file a name under which it stays, and return that name."""
@@ -458,7 +461,7 @@ class DocumentFile(Generic[T]):
             ) from error
         # On a descriptor of its own. If it fails as well, the disk is at fault and the first error says so.
         with suppress(OSError):
-            self._system.sync_folder(self.path.parent)
+            self._system.sync_folder(self._folder)
 
     def _replace(self, source: Path, target: Path) -> None:
         self._patiently(lambda: self._system.replace(source, target), self.limits.replace_retry_s)

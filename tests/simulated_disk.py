@@ -159,6 +159,8 @@ class SimulatedDisk:
             yield kind
         finally:
             if kind == "kill":
+                # The locks of a process end with it.
+                self.locked.clear()
                 raise PowerCut
             if kind in ("after", "torn"):
                 self._lose_power()
@@ -287,22 +289,20 @@ class _SimulatedLock:
     disk: SimulatedDisk
     path: Path
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        self.disk.locked.add(self.path)
-        try:
-            yield
-        finally:
-            self.disk.locked.discard(self.path)
-
-    def held(self, wait_s: float, poll_s: float) -> object:
+    def acquire(self, wait_s: float, poll_s: float) -> None:
         with self.disk._call("lock"):
             if self.path not in self.disk.names_seen:
                 self.disk._must_be_free(self.path)
                 self.disk.names_seen[self.path] = self.disk.names_lasting[self.path] = self.disk._new_file()
             if self.path in self.disk.locked:
                 raise TimeoutError
-            return self._held()
+            self.disk.locked.add(self.path)
+
+    def release(self) -> None:
+        self.disk.locked.discard(self.path)
+
+    def close(self) -> None:
+        pass
 
 
 def _choices(count: int) -> Iterator[tuple[bool, ...]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,7 @@ def test_what_is_missing_is_missing_for_every_call(place):
         lambda: system.remove(missing),
         lambda: system.create(missing / "within"),
         lambda: system.make_folder(missing / "within"),
-        lambda: system.lock(missing / "within").held(0, 0.001),
+        lambda: system.lock(missing / "within").acquire(0, 0.001),
     )
 
     for call in calls:
@@ -117,26 +117,55 @@ def test_a_replace_between_two_names_of_one_file_does_nothing(place):
     assert system.read(folder / "b", 100)[0] == b"content"
 
 
+def refused(lock) -> bool:
+    try:
+        lock.acquire(0, 0.001)
+    except TimeoutError:
+        return True
+    lock.release()
+    return False
+
+
 def test_a_lock_that_is_held_is_refused_and_free_again_afterwards(place):
     system, folder = place
-    path = folder / "lock"
-    refused = []
+    one, other = system.lock(folder / "lock"), system.lock(folder / "lock")
 
-    def try_it() -> None:
-        try:
-            with system.lock(path).held(0, 0.001):
-                refused.append(False)
-        except TimeoutError:
-            refused.append(True)
+    one.acquire(0, 0.001)
+    assert refused(other)
+    one.release()
+    assert not refused(other)
 
-    with system.lock(path).held(0, 0.001):
-        thread = threading.Thread(target=try_it)
-        thread.start()
-        thread.join()
-    try_it()
+    assert system.names(folder) == ["lock"]
 
-    assert refused == [True, False]
-    assert "lock" in system.names(folder)
+
+def test_a_lock_that_was_closed_is_opened_anew(place):
+    system, folder = place
+    lock = system.lock(folder / "lock")
+
+    assert not refused(lock)
+    lock.close()
+    assert not refused(lock)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not remove a file that is open")
+def test_a_lock_file_that_was_removed_locks_nobody_in_with_those_who_come_later(tmp_path):
+    system = RealFileSystem()
+    early, late = system.lock(tmp_path / "lock"), system.lock(tmp_path / "lock")
+    assert not refused(early)
+    (tmp_path / "lock").unlink()
+
+    late.acquire(0, 0.001)
+
+    assert refused(early)
+
+
+def test_the_handle_of_a_lock_goes_with_it(tmp_path):
+    lock = RealFileSystem().lock(tmp_path / "lock")
+    lock.acquire(0, 0.001)
+    del lock
+    gc.collect()
+
+    assert not refused(RealFileSystem().lock(tmp_path / "lock"))
 
 
 def test_folders_are_made_and_synced(place):
@@ -153,8 +182,8 @@ def test_folders_are_made_and_synced(place):
 def test_new_files_are_their_owners_alone(tmp_path):
     system = RealFileSystem()
     written(system, tmp_path / "a", b"")
-    with system.lock(tmp_path / "lock").held(0, 0.001):
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    refused(system.lock(tmp_path / "lock"))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
 
     assert modes == {"a": 0o600, "lock": 0o600}
 

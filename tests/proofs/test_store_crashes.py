@@ -12,7 +12,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -392,11 +392,19 @@ class WithoutFolderSync(SimulatedDisk):
 
 
 class WithoutLock(SimulatedDisk):
-    def lock(self, path: Path) -> WithoutLock:
-        return self
+    def lock(self, path: Path) -> NoLock:
+        return NoLock()
 
-    def held(self, wait_s: float, poll_s: float) -> object:
-        return nullcontext()
+
+class NoLock:
+    def acquire(self, wait_s: float, poll_s: float) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class WithoutReplace(SimulatedDisk):
