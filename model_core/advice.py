@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from model_core import usage
+from model_core import installed, usage
 from model_core.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -32,7 +32,6 @@ from model_core.records import (
 DEFAULT_QUANTIZATION = "q4"
 
 _NO_RECORD = StoredModel(name="")
-
 
 # The longest of the catalogues is 10 million (llama4 scout).
 MOST_CONTEXT_TOKENS = 16_777_216
@@ -61,6 +60,11 @@ def criteria(
     if priority not in PRIORITIES:
         raise InvalidRequest("priority", "is none of the known ones", f"Use one of {', '.join(PRIORITIES)}.")
     check_context(context_tokens)
+    is_list = isinstance(needs, Iterable) and not isinstance(needs, str)
+    if not is_list or not all(isinstance(need, str) for need in needs):
+        raise InvalidRequest("needs", "must be a list of capabilities", "One of them is vision.")
+    if not isinstance(installed_only, bool | None):
+        raise InvalidRequest("installed_only", "must be true, false, or left out")
     return Criteria.model_validate(
         {
             "available_bytes": available_bytes,
@@ -86,12 +90,14 @@ def candidates(entries: Mapping[str, CatalogEntry], document: Document, shown: S
     found = []
     for name, entry in entries.items():
         held, stored = shown.entries[name], document.models.get(name, _NO_RECORD)
-        if held.own_model and held.under_id:
-            found.append(_of_installed(held.under_id, stored, entry))
+        if own := installed.alone(entry, held):
+            found.append(_of_installed(own, stored, entry))
             continue
         for variant in entry.variants:
-            there = (held.by_quantization or {}).get(variant.quantization)
-            sums = _usage_of(stored, there.digest if there else variant.digest_prefix, _is_answering(held, variant))
+            there, answers = (held.by_quantization or {}).get(variant.quantization), _answers(entry, held, variant)
+            # What is asked under the id is what earned its history, also where the tag has moved on since.
+            digest = held.digest if there and answers else there.digest if there else variant.digest_prefix
+            sums = _usage_of(stored, digest, takes_unknown=answers)
             found.append(
                 candidate_of(
                     entry,
@@ -106,8 +112,9 @@ def candidates(entries: Mapping[str, CatalogEntry], document: Document, shown: S
     return found
 
 
-def _is_answering(held: Holding, variant: Variant) -> bool:
-    return variant.quantization == (held.quantization or DEFAULT_QUANTIZATION)
+def _answers(entry: CatalogEntry, held: Holding, variant: Variant) -> bool:
+    """Is it the form that callers get under the id, or would get?"""
+    return variant.quantization == (held.quantization or _default(entry).quantization)
 
 
 def _usage_of(stored: StoredModel, digest: str | None, takes_unknown: bool) -> Usage:
@@ -123,10 +130,11 @@ def _usage_of(stored: StoredModel, digest: str | None, takes_unknown: bool) -> U
 def _of_installed(model: InstalledModel, stored: StoredModel, entry: CatalogEntry | None = None) -> Candidate:
     sums = _usage_of(stored, model.digest, takes_unknown=True)
     return Candidate(
-        name=model.name,
+        name=entry.name if entry else model.name,
         memory=MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens),
         purpose=entry.purpose if entry else stored.purpose,
         quantization=model.quantization_level,
+        parameters=installed.parameter_count(model.parameter_size),
         capabilities=model.capabilities or ("completion",),
         installed=True,
         success_count=sums.success_count,
@@ -144,7 +152,7 @@ def profile(
     ModelNotPublished, ModelNotFound.
     """
     entry, asked = meant.entry, quantization or meant.quantization
-    own = held.under_id if held.own_model else (None if entry else inventory.get(meant.name))
+    own = installed.alone(entry, held) if entry else inventory.get(meant.name)
     if own is not None:
         if asked and asked != own.quantization_level:
             raise UnknownQuantization(meant.name, [own.quantization_level] if own.quantization_level else ())
@@ -179,10 +187,13 @@ def variant_of(entry: CatalogEntry, quantization: str | None) -> Variant:
     """Return one form of an entry, 4-bit when nothing is said. Raises UnknownQuantization, ModelNotPublished."""
     if not entry.published:
         raise ModelNotPublished(entry.name, entry.alternatives)
-    wanted = quantization or DEFAULT_QUANTIZATION
-    for variant in entry.variants:
-        if variant.quantization == wanted:
-            return variant
     if quantization is None and entry.variants:
-        return entry.variants[0]
+        return _default(entry)
+    for variant in entry.variants:
+        if variant.quantization == quantization:
+            return variant
     raise UnknownQuantization(entry.name, [variant.quantization for variant in entry.variants])
+
+
+def _default(entry: CatalogEntry) -> Variant:
+    return next((v for v in entry.variants if v.quantization == DEFAULT_QUANTIZATION), entry.variants[0])

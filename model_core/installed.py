@@ -6,6 +6,7 @@ to the id. So an entry is there when its id is, when one of its tags is, or when
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,10 +84,17 @@ def hold(entry: CatalogEntry, inventory: Inventory, copied_digest: str | None = 
 
     copied_digest  the digest recorded when we last copied something to the id; it makes the id ours
     """
-    variants = {v.quantization: held for v in entry.variants if (held := _variant(entry, v, inventory))}
-    digests = {held.digest for held in variants.values()} | ({copied_digest} if copied_digest else set())
+    variants = {v.quantization: held for v in entry.variants if (held := _variant(v, inventory))}
     under_id = inventory.get(entry.name)
-    own_model = under_id is not None and bool(entry.variants or not entry.published) and under_id.digest not in digests
+    own_model, form = False, next((v.quantization for v in entry.variants if v.quantization in variants), None)
+    if under_id:
+        own_model = not _is_ours(entry, under_id, variants, copied_digest)
+        form = None if own_model else _form(entry, under_id, variants)
+        if form:
+            variants.setdefault(form, under_id)
+    digests = {held.digest for held in variants.values()} | _known_digests(entry, inventory)
+    if copied_digest:
+        digests.add(copied_digest)
     found: dict[tuple[str, ...], InstalledModel] = {}
     if under_id:
         found[_key(under_id.name)] = under_id
@@ -95,32 +103,68 @@ def hold(entry: CatalogEntry, inventory: Inventory, copied_digest: str | None = 
             found.setdefault(_key(model.name), model)
     if not found:
         return NOTHING
-    return Holding(
-        names=tuple(found.values()),
-        own_model=own_model,
-        under_id=under_id,
-        by_quantization=variants,
-        quantization=None if own_model else _answering_quantization(entry, under_id, variants),
-    )
+    return Holding(tuple(found.values()), own_model, under_id, variants, form)
 
 
-def _variant(entry: CatalogEntry, variant: Variant, inventory: Inventory) -> InstalledModel | None:
+def _variant(variant: Variant, inventory: Inventory) -> InstalledModel | None:
     # A tag can move: what stands under its name counts, whatever its digest; else whatever has its known digest.
     if held := inventory.get(variant.tag):
-        return held
-    # Some ids are themselves names of Ollama's library (gemma3:4b); there the id is as good as the tag.
-    if any(_key(alias) == _key(entry.name) for alias in variant.aliases) and (held := inventory.get(entry.name)):
         return held
     same = inventory.of_digest(variant.digest_prefix) if variant.digest_prefix else []
     return same[0] if same else None
 
 
-def _answering_quantization(
-    entry: CatalogEntry, under_id: InstalledModel | None, variants: Mapping[str, InstalledModel]
-) -> str | None:
-    if under_id is None:
-        return next((v.quantization for v in entry.variants if v.quantization in variants), None)
-    return next((quantization for quantization, model in variants.items() if model.digest == under_id.digest), None)
+def _known_digests(entry: CatalogEntry, inventory: Inventory) -> set[str]:
+    prefixes = [variant.digest_prefix for variant in entry.variants if variant.digest_prefix]
+    return {model.digest for prefix in prefixes for model in inventory.of_digest(prefix)}
+
+
+def _is_ours(
+    entry: CatalogEntry, under_id: InstalledModel, variants: Mapping[str, InstalledModel], copied_digest: str | None
+) -> bool:
+    """Say whether what stands under the id came from the entry's tags, or was made from a custom entry without any."""
+    if not entry.variants:
+        return entry.published
+    return (
+        under_id.digest == copied_digest
+        or any(under_id.digest == held.digest for held in variants.values())
+        or any(_is_known_as(variant, under_id) for variant in entry.variants)
+        # Some ids are themselves names of Ollama's library (gemma3:4b), and what a name there points to can move.
+        or any(_has_id_for_alias(entry, variant, under_id, variants) for variant in entry.variants)
+    )
+
+
+def _form(entry: CatalogEntry, under_id: InstalledModel, variants: Mapping[str, InstalledModel]) -> str | None:
+    """Return which form of the entry stands under its id; the surest sign first."""
+    signs = (
+        lambda v: v.quantization in variants and variants[v.quantization].digest == under_id.digest,
+        lambda v: _is_known_as(v, under_id),
+        lambda v: v.file_type is not None and v.file_type == under_id.quantization_level,
+        lambda v: _has_id_for_alias(entry, v, under_id, variants),
+    )
+    return next((v.quantization for shows in signs for v in entry.variants if shows(v)), None)
+
+
+def _is_known_as(variant: Variant, model: InstalledModel) -> bool:
+    return variant.digest_prefix is not None and model.digest.startswith(variant.digest_prefix)
+
+
+def _has_id_for_alias(
+    entry: CatalogEntry, variant: Variant, under_id: InstalledModel, variants: Mapping[str, InstalledModel]
+) -> bool:
+    return (
+        variant.quantization not in variants
+        and any(_key(alias) == _key(entry.name) for alias in variant.aliases)
+        and (not variant.file_type or under_id.quantization_level in (None, variant.file_type))
+    )
+
+
+def alone(entry: CatalogEntry, holding: Holding) -> InstalledModel | None:
+    """Return what stands under the id where Ollama alone can tell what it is, None elsewhere.
+
+    That is the user's own model, and what was made for a custom entry that names no tag.
+    """
+    return holding.under_id if holding.own_model or not entry.variants else None
 
 
 @dataclass(frozen=True)
@@ -177,12 +221,14 @@ def own_names(entry: CatalogEntry, holding: Holding, quantization: str | None = 
 
     The user's own model under the id is what the user sees there, so it is what goes; the entry's tags stay then.
     """
-    if holding.own_model and holding.under_id:
+    if holding.own_model and holding.under_id and quantization is None:
         return [holding.under_id.name]
     variants = [v for v in entry.variants if quantization in (None, v.quantization)]
     own = {_key(name) for variant in variants for name in (variant.tag, *variant.aliases)}
     if quantization in (None, holding.quantization):
         own.add(_key(entry.name))
+    else:
+        own.discard(_key(entry.name))
     return [model.name for model in holding.names if _key(model.name) in own]
 
 
@@ -205,6 +251,23 @@ def freed_bytes(gone: Iterable[str], before: Inventory, after: Inventory) -> int
 def _may_share(one: InstalledModel, other: InstalledModel) -> bool:
     traits = (one.family, one.parameter_size, one.quantization_level)
     return traits == (other.family, other.parameter_size, other.quantization_level)
+
+
+_PARAMETERS = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([KMBT]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def parameter_count(text: str | None) -> int | None:
+    """Return how many parameters Ollama's word for it means, None where it is none.
+
+    >>> [parameter_count(word) for word in ("3.2B", "140.35K", "8x7B", "big", None)]
+    [3200000000, 140350, 56000000000, None, None]
+    """
+    found = _PARAMETERS.fullmatch((text or "").strip())
+    if not found:
+        return None
+    experts, number, unit = int(found[1] or 1), float(found[2]), _UNITS[found[3].upper()]
+    return round(experts * number * unit)
 
 
 def _key(name: str) -> tuple[str, ...]:

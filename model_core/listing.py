@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from model_core import memory
+from model_core import installed, memory
 from model_core.errors import InvalidRequest
 from model_core.installed import Holding, Shown
 from model_core.records import GIB, CatalogEntry, Document, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
@@ -31,9 +31,9 @@ def all_models(
 
 
 def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: Source = "catalog") -> ModelMetadata:
-    """Return a model of the catalogue as it is shown."""
+    """Return a model of the catalogue as it is shown; where a model of the user's own stands under its id, that one."""
     answering = held.answering
-    return ModelMetadata.model_construct(
+    shown = ModelMetadata.model_construct(
         name=entry.name,
         size=entry.size,
         purpose=entry.purpose,
@@ -62,18 +62,39 @@ def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: So
         languages=entry.languages,
         notes=entry.notes,
     )
+    alone = installed.alone(entry, held)
+    if alone is None:
+        return shown
+    told = _said_by_ollama(alone)
+    if held.own_model:
+        return shown.model_copy(update={**told, "license": None, "languages": ()})
+    return shown.model_copy(update={field: told[field] for field in ("memory", "installed_quantization")})
+
+
+def _said_by_ollama(model: InstalledModel) -> dict[str, Any]:
+    """Return what is true of a model that the catalogue has no figures of."""
+    need = _guess(model)
+    return {
+        "capabilities": model.capabilities or (),
+        "parameters": installed.parameter_count(model.parameter_size),
+        "context_tokens": model.context_tokens,
+        "memory": {"need_bytes": {model.quantization_level or "unknown": need.total}, **_basis(need)},
+        "digest": model.digest,
+        "installed_quantization": model.quantization_level,
+        "size_bytes": model.size_bytes,
+    }
 
 
 def of_installed(model: InstalledModel, stored: StoredModel) -> ModelMetadata:
     """Return a model that Ollama holds and the catalogue does not know."""
-    need = memory.memory_need(memory.MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens))
+    need = _guess(model)
     return ModelMetadata.model_construct(
         name=model.name,
         size=(model.parameter_size or stored.size).lower(),
         purpose=stored.purpose,
         description=stored.description or "Installed in Ollama; not in the catalogue.",
         recommended_use=stored.recommended_use,
-        # The seed's field, filled with our guess: a filter by it must not let the model through unseen.
+        # The seed's field, filled with our guess, so that a filter by it has something to go by.
         min_vram_gb=round(need.total / GIB, 1),
         quantization_support=(),
         download_size_mb=round(model.size_bytes / 1e6),
@@ -81,14 +102,13 @@ def of_installed(model: InstalledModel, stored: StoredModel) -> ModelMetadata:
         **_usage(stored),
         display_name=model.name,
         source="installed",
-        capabilities=model.capabilities or (),
-        context_tokens=model.context_tokens,
-        memory={"need_bytes": {model.quantization_level or "unknown": need.total}, **_basis(need)},
-        digest=model.digest,
-        installed_quantization=model.quantization_level,
         installed_as=(model.name,),
-        size_bytes=model.size_bytes,
+        **_said_by_ollama(model),
     )
+
+
+def _guess(model: InstalledModel) -> memory.MemoryNeed:
+    return memory.memory_need(memory.MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens))
 
 
 def chosen(

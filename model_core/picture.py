@@ -7,12 +7,19 @@ from functools import cached_property
 
 from model_core import advice, installed, listing, names, usage
 from model_core.document import new_model
-from model_core.errors import CannotDeleteCurrent, ModelNotFound, ModelNotInstalled
+from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.memory import MemoryProfile
 from model_core.recommender import Candidate
 from model_core.records import CatalogEntry, Document, ModelMetadata, StoredModel
 from model_core.usage import Statistics
+
+# Of what has gone: neither what Ollama held, nor how its figures are kept.
+_SHOWN_OF_A_RECORD = (StoredModel.model_fields.keys() & ModelMetadata.model_fields) - {
+    "installed",
+    "digest",
+    "size_bytes",
+}
 
 
 class Picture:
@@ -31,7 +38,13 @@ class Picture:
         copied: Mapping[str, str] | None = None,
     ) -> None:
         self.document, self.inventory = document, inventory
-        self.entries = {**catalog, **document.custom} if document.custom else catalog
+        # A document that somebody edits or hands in must not change what the program's own ids mean.
+        self._custom = {
+            name: entry.model_copy(update={"name": name})
+            for name, entry in document.custom.items()
+            if not any(names.same(name, own) for own in catalog)
+        }
+        self.entries = {**catalog, **self._custom}
         self._copied = copied or {}
 
     @cached_property
@@ -43,7 +56,7 @@ class Picture:
     @cached_property
     def models(self) -> tuple[ModelMetadata, ...]:
         """Every model that there is something to say of, the smallest first."""
-        return tuple(listing.all_models(self.entries, self.document.custom, self.document, self.shown))
+        return tuple(listing.all_models(self.entries, self._custom, self.document, self.shown))
 
     @cached_property
     def _model_of(self) -> Mapping[str, ModelMetadata]:
@@ -53,14 +66,28 @@ class Picture:
 
     def literal(self, name: str) -> Meant:
         """Return what a name says: an entry's id, one of its tags, or a name of Ollama's. Raises InvalidModelName."""
-        return installed.resolve(name, self.entries)
+        try:
+            return installed.resolve(name, self.entries)
+        except InvalidModelName:
+            # Old documents can hold names that Ollama would refuse; what is on record can be asked for.
+            if name in self._on_record:
+                return Meant(name)
+            raise
+
+    @cached_property
+    def _on_record(self) -> frozenset[str | None]:
+        document = self.document
+        return frozenset((*document.models, document.current_model, document.previous_model))
 
     def meant(self, name: str) -> Meant:
         """Return what a name means: also for a name of Ollama's that shares an entry's weights, the entry."""
         said = self.literal(name)
-        held = None if said.entry else self.inventory.get(said.name)
-        if held is None:
+        if said.entry:
             return said
+        held = self.inventory.get(said.name)
+        if held is None:
+            # An old document can have it under a name without a tag.
+            return Meant(name) if name in self._on_record else said
         for entry_name, holding in self.shown.entries.items():
             if held in holding.names:
                 return Meant(entry_name, self.entries[entry_name], holding.quantization_of(held.digest))
@@ -68,7 +95,7 @@ class Picture:
 
     def is_known(self, meant: Meant) -> bool:
         """Is it in the catalogue, on record, or installed?"""
-        return bool(meant.entry or meant.name in self.document.models or self.inventory.get(meant.name))
+        return bool(meant.entry or meant.name in self._on_record or self.inventory.get(meant.name))
 
     def known(self, name: str) -> Meant:
         """Return what a name means. Raises ModelNotFound where nobody has heard of it, InvalidModelName."""
@@ -92,9 +119,8 @@ class Picture:
         meant = self.known(name)
         if found := self._model_of.get(meant.name):
             return found
-        return ModelMetadata.from_dict(
-            self.stored(meant.name).model_dump(exclude={"installed"}) | {"source": "installed"}
-        )
+        record = self.stored(meant.name).model_dump(include=_SHOWN_OF_A_RECORD)
+        return ModelMetadata(**record, display_name=meant.name, source="installed")
 
     def statistics(self, name: str) -> Statistics:
         """Return what is on record of one model."""

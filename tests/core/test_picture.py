@@ -1,0 +1,232 @@
+"""Every question about models is answered from one picture, in the names that callers use."""
+
+from __future__ import annotations
+
+import pytest
+
+from catalog import MODEL_CATALOG
+from model_core.document import DocumentCodec
+from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
+from model_core.installed import Inventory
+from model_core.picture import Picture
+from model_core.records import InstalledModel, StoredModel, Usage
+
+EIGHT_B, ONE_B, UNPUBLISHED, GEMMA = (
+    "llama3.1:8b-instruct",
+    "llama3.2:1b-instruct",
+    "llama3.1:13b-instruct",
+    "gemma3:4b",
+)
+Q4_TAG, Q8_TAG, ALIAS, MINE = "llama3.1:8b-instruct-q4_K_M", "llama3.1:8b-instruct-q8_0", "llama3.1:8b", "mine:latest"
+Q4, Q8, OTHER = "46e0c10c039e" + "0" * 52, "b158ded76fa0" + "0" * 52, "3" * 64
+
+
+def installed(name, digest=OTHER, **known):
+    return InstalledModel(name=name, digest=digest, size_bytes=7_000_000_000, **known)
+
+
+HELD = [installed(Q4_TAG, Q4), installed(EIGHT_B, Q4), installed(ALIAS, Q4), installed("Mine:latest")]
+
+
+def picture(*models, current=None, previous=None, stored=(), custom=None, copied=None):
+    document = DocumentCodec(MODEL_CATALOG, "here").empty()
+    document = document.model_copy(
+        update={
+            "current_model": current,
+            "previous_model": previous,
+            "models": {**document.models, **{model.name: model for model in stored}},
+            "custom": custom or {},
+        }
+    )
+    return Picture(MODEL_CATALOG, document, Inventory(models), copied)
+
+
+def used(name, **known):
+    return StoredModel(name=name, usage_count=1, history={"here": {"": Usage(count=1)}}, **known)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "means", "quantization"),
+    [
+        (EIGHT_B, EIGHT_B, None),
+        (EIGHT_B.upper(), EIGHT_B, None),
+        (Q4_TAG, EIGHT_B, "q4"),
+        (Q8_TAG, EIGHT_B, "q8"),
+        (ALIAS, EIGHT_B, "q4"),
+        ("mine", "Mine:latest", None),
+        ("MINE:LATEST", "Mine:latest", None),
+        ("qwen3:8b", "qwen3:8b", None),
+    ],
+)
+def test_whatever_a_model_is_called_it_is_known_by_the_name_of_callers(name, means, quantization):
+    meant = picture(*HELD).meant(name)
+
+    assert (meant.name, meant.quantization) == (means, quantization)
+
+
+def test_what_nobody_has_heard_of_is_not_known():
+    with pytest.raises(ModelNotFound):
+        picture(*HELD).known("qwen3:8b")
+
+
+def test_what_is_no_name_is_not_looked_for():
+    with pytest.raises(InvalidModelName):
+        picture(*HELD).known("not a name")
+
+
+@pytest.mark.parametrize("name", ["gone:latest", "gone", "Never A Name"])
+@pytest.mark.parametrize("role", ["current", "previous", "stored"])
+def test_what_an_old_document_holds_is_known_whatever_it_is_called(role, name):
+    old = picture(stored=[used(name)]) if role == "stored" else picture(**{role: name})
+
+    assert old.known(name).name == name
+    assert old.info(name).name == name
+    assert old.info(name).installed is False
+
+
+# --- one model -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_found_under_each_of_its_names():
+    seen = picture(*HELD)
+
+    assert seen.info(EIGHT_B) == seen.info(Q4_TAG) == seen.info(ALIAS)
+    assert seen.info(EIGHT_B).installed_as == (EIGHT_B, Q4_TAG, ALIAS)
+
+
+def test_what_was_used_and_has_gone_shows_its_record_and_nothing_that_ollama_held():
+    gone = used(MINE, description="mine", digest="old", size_bytes=5, copied_digest="x", installed=True, note="n")
+
+    shown = picture(stored=[gone]).info(MINE)
+
+    assert (shown.description, shown.usage_count, shown.installed) == ("mine", 1, False)
+    assert (shown.digest, shown.size_bytes) == (None, None)
+    assert not {"history", "copied_digest"} & set(shown.to_dict())
+
+
+def test_statistics_say_whether_the_model_is_there():
+    seen = picture(*HELD, stored=[used("gone:latest")])
+
+    assert seen.statistics(EIGHT_B).installed
+    assert not seen.statistics(ONE_B).installed
+    assert (seen.statistics("gone:latest").usage_count, seen.statistics("gone:latest").installed) == (1, False)
+
+
+def test_a_digest_that_was_just_copied_makes_the_id_ours_before_the_document_knows():
+    assert picture(installed(EIGHT_B)).info(EIGHT_B).own_model
+    assert not picture(installed(EIGHT_B), copied={EIGHT_B: OTHER}).info(EIGHT_B).own_model
+
+
+def test_a_custom_model_of_a_document_cannot_take_the_place_of_one_of_ours():
+    entry = MODEL_CATALOG[ONE_B]
+    evil = entry.variants[0].model_copy(update={"tag": "evil/model:1"})
+
+    custom = {name: entry.model_copy(update={"variants": (evil,)}) for name in (ONE_B, ONE_B.upper(), "my-1b")}
+    seen = picture(custom=custom)
+
+    assert set(seen.entries) == {*MODEL_CATALOG, "my-1b"}
+    assert seen.entries[ONE_B] is entry
+    assert {model.name for model in seen.models if model.source == "custom"} == {"my-1b"}
+
+
+def test_ids_are_made_for_what_is_there_without_one():
+    assert [entry.name for entry in picture(installed(ALIAS, Q4)).ids_to_make()] == [EIGHT_B]
+    assert list(picture(*HELD).ids_to_make()) == []
+    assert list(picture(installed(MINE)).ids_to_make()) == []
+
+
+# --- what is deleted -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "going"),
+    [
+        (EIGHT_B, EIGHT_B, {EIGHT_B, Q4_TAG, ALIAS}),
+        (EIGHT_B.upper(), EIGHT_B, {EIGHT_B, Q4_TAG, ALIAS}),
+        (Q4_TAG, EIGHT_B, {EIGHT_B, Q4_TAG, ALIAS}),
+        (ALIAS, ALIAS, {ALIAS}),
+        ("mine", "mine:latest", {"Mine:latest"}),
+    ],
+    ids=["the id", "in capitals", "the tag that the id points to", "a name of the library", "a model of one's own"],
+)
+def test_a_name_goes_by_what_it_says(name, model, going):
+    deleted, its_names = picture(*HELD).going(name)
+
+    assert (deleted, set(its_names)) == (model, going)
+
+
+def test_of_two_forms_the_one_that_is_named_goes():
+    seen = picture(*HELD, installed(Q8_TAG, Q8), current=EIGHT_B)
+
+    assert seen.going(Q8_TAG) == (EIGHT_B, [Q8_TAG])
+
+
+@pytest.mark.parametrize("name", [EIGHT_B, EIGHT_B.upper(), Q4_TAG, f"library/{EIGHT_B}"])
+def test_the_current_model_is_not_deleted_under_any_name_of_its_own(name):
+    with pytest.raises(CannotDeleteCurrent) as refusal:
+        picture(*HELD, current=EIGHT_B).going(name)
+
+    assert refusal.value.model == EIGHT_B
+
+
+def test_a_current_model_of_ones_own_is_not_deleted_in_any_spelling():
+    with pytest.raises(CannotDeleteCurrent):
+        picture(*HELD, current="Mine:latest").going("mine")
+
+
+def test_an_own_model_under_an_id_is_deleted_by_that_id_alone():
+    seen = picture(installed(EIGHT_B), installed(Q4_TAG, Q4))
+
+    assert seen.going(EIGHT_B) == (EIGHT_B, [EIGHT_B])
+    assert seen.going(Q4_TAG) == (EIGHT_B, [Q4_TAG])
+
+
+def test_a_current_model_of_ones_own_under_an_id_survives_the_deletion_of_a_tag():
+    seen = picture(installed(EIGHT_B), installed(Q4_TAG, Q4), current=EIGHT_B)
+
+    assert seen.going(Q4_TAG) == (EIGHT_B, [Q4_TAG])
+    with pytest.raises(CannotDeleteCurrent):
+        seen.going(EIGHT_B)
+
+
+def test_what_the_user_made_of_a_model_that_nobody_published_can_be_deleted():
+    assert picture(installed(UNPUBLISHED)).going(UNPUBLISHED) == (UNPUBLISHED, [UNPUBLISHED])
+
+
+@pytest.mark.parametrize("name", [ONE_B, UNPUBLISHED, Q8_TAG, "gone:latest"])
+def test_what_is_known_and_not_there_cannot_be_deleted(name):
+    with pytest.raises(ModelNotInstalled):
+        picture(*HELD, stored=[used("gone:latest")]).going(name)
+
+
+def test_what_nobody_has_heard_of_cannot_be_deleted():
+    with pytest.raises(ModelNotFound):
+        picture(*HELD).going("qwen3:8b")
+    with pytest.raises(InvalidModelName):
+        picture(*HELD).going("not a name")
+
+
+def test_a_cloud_model_is_not_ours_to_delete():
+    with pytest.raises(ModelNotFound):
+        picture(installed("gpt-oss:20b-cloud", remote=True)).going("gpt-oss:20b-cloud")
+
+
+# --- one value -------------------------------------------------------------------------------------------------------
+
+
+def test_what_has_been_worked_out_once_is_kept():
+    seen = picture(*HELD)
+
+    assert seen.models is seen.models
+    assert seen.shown is seen.shown
+
+
+def test_every_model_is_listed_once_the_lightest_first():
+    listed = picture(*HELD).models
+
+    needs = [min(model.memory["need_bytes"].values()) for model in listed if model.memory["need_bytes"]]
+    assert needs == sorted(needs)
+    assert sorted(model.name for model in listed) == sorted([*MODEL_CATALOG, "Mine:latest"])
