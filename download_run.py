@@ -200,6 +200,7 @@ class Run:
         progress = Progress(
             expected_bytes=self._wanted.expected_bytes,
             is_estimate=self._wanted.is_estimate,
+            layers=self.job.layers,
             reached_bytes=self.job.downloaded_bytes,
             percent=self.job.percent,
         )
@@ -317,7 +318,9 @@ class Run:
     # --- what becomes of it ------------------------------------------------------------------------------------------
 
     def _complete(self, progress: Progress, seen: Seen) -> None:
-        done = downloads.shown(self.job, pull_progress.finish(progress, time.monotonic()), self._outside.now_text())
+        there = seen.inventory.get(self._wanted.tag)
+        progress = pull_progress.finish(progress, time.monotonic(), there.size_bytes if there else None)
+        done = downloads.shown(self.job, progress, self._outside.now_text())
         self.job = done.model_copy(update={"total_is_estimate": False, "message": None})
         self._end(DownloadState.COMPLETED, seen)
 
