@@ -11,6 +11,10 @@
          └──── resume ──► queued ◄── resume ───┴── interrupted ◄── whatever ran, when its owner died
 
 A failed, cancelled or interrupted download goes on from where Ollama stood: Ollama keeps what it has fetched.
+
+Not in the drawing, because it seldom happens: verifying → downloading, when what came is damaged or Ollama went away;
+paused → queued, when others have taken the slots meanwhile; queued → failed, where not even waiting is possible;
+interrupted → cancelled, when nobody wants it any more.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from model_core.records import DownloadJob, DownloadState
 _S = DownloadState
 
 NEXT: Mapping[DownloadState, frozenset[DownloadState]] = {
-    _S.QUEUED: frozenset({_S.DOWNLOADING, _S.CANCELLED, _S.INTERRUPTED, _S.FAILED, _S.COMPLETED}),
+    _S.QUEUED: frozenset({_S.DOWNLOADING, _S.CANCELLED, _S.INTERRUPTED, _S.FAILED}),
     _S.DOWNLOADING: frozenset({_S.VERIFYING, _S.PAUSED, _S.CANCELLED, _S.FAILED, _S.INTERRUPTED}),
     _S.VERIFYING: frozenset({_S.COMPLETED, _S.DOWNLOADING, _S.FAILED, _S.INTERRUPTED}),
     _S.PAUSED: frozenset({_S.DOWNLOADING, _S.QUEUED, _S.CANCELLED}),
@@ -51,9 +55,10 @@ def moved(job: DownloadJob, state: DownloadState, at: str, **changes: Any) -> Do
     if state not in NEXT[job.state]:
         raise InvalidTransition(job.id, f"become {state}", job.state, sorted(NEXT[job.state]))
     finished = at if state in ENDED else None
-    return job.model_copy(
-        update={"state": state, "updated_at": at, "finished_at": finished, "version": job.version + 1, **changes}
-    )
+    # What does not download has no speed, whatever it last had.
+    calm = {} if state is _S.DOWNLOADING else {"bytes_per_second": None, "eta_seconds": None}
+    known = {"state": state, "updated_at": at, "finished_at": finished, "version": job.version + 1}
+    return job.model_copy(update={**known, **calm, **changes})
 
 
 def shown(job: DownloadJob, progress: Progress, at: str, **changes: Any) -> DownloadJob:
@@ -69,7 +74,7 @@ def shown(job: DownloadJob, progress: Progress, at: str, **changes: Any) -> Down
             "bytes_per_second": None if rate is None else round(rate),
             "eta_seconds": None if eta is None else round(eta, 1),
             "message": _message(progress),
-            "layers": progress.layers,
+            "layers": (*progress.layers, *progress.earlier),
             "updated_at": at,
             "version": job.version + 1,
             **changes,
@@ -78,8 +83,8 @@ def shown(job: DownloadJob, progress: Progress, at: str, **changes: Any) -> Down
 
 
 def _message(progress: Progress) -> str | None:
-    again = progress.fetching_again_bytes
-    return f"fetching again {again / 1e6:,.0f} MB" if again else None
+    again_mb = round(progress.fetching_again_bytes / 1e6)
+    return f"fetching again {again_mb:,} MB" if again_mb else None
 
 
 def same_download(jobs: Iterable[DownloadJob], model: str, tag: str) -> DownloadJob | None:
@@ -127,6 +132,7 @@ def in_the_way(jobs: Iterable[DownloadJob], model: str) -> DownloadJob | None:
 
 def pruned(jobs: Mapping[str, DownloadJob]) -> dict[str, DownloadJob]:
     """Return the jobs without the ended ones that are too old to keep."""
-    ended = [job for job in jobs.values() if job.state in ENDED]
-    gone = {job.id for job in sorted(ended, key=lambda job: job.finished_at or "")[: -ENDED_KEPT or None]}
-    return {key: job for key, job in jobs.items() if key not in gone} if len(ended) > ENDED_KEPT else dict(jobs)
+    ended = [key for key, job in jobs.items() if job.state in ENDED]
+    too_many = len(ended) - ENDED_KEPT
+    gone = sorted(ended, key=lambda key: jobs[key].finished_at or "")[: max(0, too_many)]
+    return {key: job for key, job in jobs.items() if key not in gone}

@@ -50,7 +50,7 @@ class Patience:
         heals       may the same pull succeed some time later, without anybody's help?
         fruitless   attempts in a row that brought no new byte, this one included; starts at 1
         mismatches  how often data came that were not what the registry announced
-        jitter      0 ≤ jitter < 1, so that many installations do not come back in the same second
+        jitter      0 ≤ jitter < 1; up to a quarter more, so that many installations do not come back in the same second
 
         >>> [Patience().pause_s(heals=True, fruitless=n, mismatches=0, jitter=0.0) for n in (1, 2, 3, 9, 10)]
         [1.0, 2.0, 4.0, 60.0, None]

@@ -1,0 +1,299 @@
+"""A download goes only where something leads, says where it may go, and is never worked on twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from model_core import downloads, pull_progress
+from model_core.downloads import (
+    ENDED,
+    ENDED_KEPT,
+    NEXT,
+    OPEN,
+    OWNED,
+    ahead_of,
+    failure_of,
+    in_the_way,
+    moved,
+    pruned,
+    same_download,
+    shown,
+)
+from model_core.errors import DownloadFailed, InvalidTransition, OllamaUnavailable, PullFailed, as_facts
+from model_core.pull_progress import Progress
+from model_core.records import DownloadJob, DownloadState, LayerProgress
+
+NOW, MB = "2026-11-23T12:00:00.000000Z", 10**6
+S = DownloadState
+
+
+def job(state="queued", id="a1", model="llama3.2:1b-instruct", tag="llama3.2:1b-instruct-q4_K_M", **known):
+    return DownloadJob(id=id, model=model, tag=tag, state=state, **known)
+
+
+# --- the states ------------------------------------------------------------------------------------------------------
+
+PROMISED = """
+    queued       downloading cancelled interrupted
+    downloading  verifying paused cancelled failed interrupted
+    verifying    completed failed interrupted
+    paused       downloading cancelled
+    interrupted  downloading queued
+    failed       queued
+    cancelled    queued
+    completed
+"""
+# What a frontend needs not know, each for the reason that the module's head names.
+BESIDES = {("verifying", "downloading"), ("paused", "queued"), ("queued", "failed"), ("interrupted", "cancelled")}
+
+
+def test_what_leads_where_is_what_was_promised():
+    table = {start: set(ends) for start, *ends in (row.split() for row in PROMISED.strip().splitlines())}
+    promised = {(start, end) for start, ends in table.items() for end in ends}
+
+    assert set(table) == set(S)
+    assert {(start, end) for start, ends in NEXT.items() for end in ends} == promised | BESIDES
+    assert promised.isdisjoint(BESIDES)
+
+
+def test_the_head_of_the_module_names_every_way_that_the_drawing_leaves_out():
+    for start, end in BESIDES:
+        assert f"{start} → {end}" in downloads.__doc__
+
+
+@pytest.mark.parametrize(("start", "end"), list(product(S, S)))
+def test_a_download_goes_only_where_something_leads(start, end):
+    before = job(start)
+    if end in NEXT[start]:
+        assert moved(before, end, NOW).state is end
+        return
+
+    with pytest.raises(InvalidTransition) as refusal:
+        moved(before, end, NOW)
+
+    assert (refusal.value.download, refusal.value.state) == ("a1", start)
+    assert set(refusal.value.allowed) == NEXT[start]
+
+
+def test_every_state_but_completed_can_be_left():
+    assert [state for state in S if not NEXT[state]] == [S.COMPLETED]
+
+
+def test_every_state_can_be_reached():
+    assert {end for ends in NEXT.values() for end in ends} == set(S)
+
+
+def test_what_has_an_owner_can_lose_it():
+    assert {state for state in S if S.INTERRUPTED in NEXT[state]} == OWNED
+
+
+def test_a_download_is_open_or_ended_and_only_what_is_open_has_an_owner():
+    assert set(S) == OPEN | ENDED
+    assert not OPEN & ENDED
+    assert OWNED <= OPEN
+
+
+def test_a_move_is_dated_and_counted():
+    after = moved(job("downloading", version=7), S.PAUSED, NOW)
+
+    assert (after.updated_at, after.version, after.finished_at) == (NOW, 8, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("verifying", "completed"), ("downloading", "failed"), ("queued", "cancelled")]
+)
+def test_an_end_has_its_moment_and_a_resumed_download_has_none(start, end):
+    ended = moved(job(start), S(end), NOW)
+
+    assert ended.finished_at == NOW
+    if NEXT[ended.state]:
+        assert moved(ended, S.QUEUED, NOW).finished_at is None
+
+
+@pytest.mark.parametrize("end", sorted(NEXT[S.DOWNLOADING]))
+def test_what_does_not_download_has_no_speed(end):
+    fast = job("downloading", bytes_per_second=5.0, eta_seconds=9.0)
+
+    after = moved(fast, end, NOW)
+
+    assert (after.bytes_per_second, after.eta_seconds) == (None, None)
+
+
+def test_what_a_move_brings_with_it_is_kept():
+    assert moved(job("failed", error={"code": "x"}), S.QUEUED, NOW, error=None, attempt=3).attempt == 3
+
+
+# --- how far it is ---------------------------------------------------------------------------------------------------
+
+HALF = Progress(
+    expected_bytes=100 * MB,
+    is_estimate=True,
+    phase=pull_progress.DOWNLOADING,
+    layers=(LayerProgress(digest="a", total_bytes=90 * MB, downloaded_bytes=50 * MB),),
+    reached_bytes=50 * MB,
+    percent=50.0499,
+    samples=((0.0, 0), (10.0, 30 * MB)),
+)
+
+
+def test_a_download_shows_the_figures_of_its_progress():
+    after = shown(job("downloading", version=7), HALF, NOW)
+
+    assert (after.phase, after.total_bytes, after.total_is_estimate) == ("downloading", 100 * MB, True)
+    assert (after.downloaded_bytes, after.percent) == (50 * MB, 50.0)
+    assert (after.bytes_per_second, after.eta_seconds) == (3 * MB, 16.7)
+    assert (after.layers, after.message, after.updated_at, after.version) == (HALF.layers, None, NOW, 8)
+
+
+def test_what_is_not_known_is_not_shown():
+    after = shown(job("downloading"), Progress(), NOW)
+
+    assert (after.total_bytes, after.percent, after.bytes_per_second, after.eta_seconds) == (None,) * 4
+
+
+def test_what_is_fetched_again_is_told():
+    assert shown(job(), replace(HALF, reached_bytes=1_284 * MB), NOW).message == "fetching again 1,234 MB"
+    assert shown(job(), replace(HALF, reached_bytes=50 * MB + 9000), NOW).message is None
+
+
+def test_layers_that_were_heard_of_in_an_earlier_attempt_are_still_shown():
+    asking = pull_progress.begin(HALF, 1.0)
+
+    assert shown(job(), asking, NOW).layers == HALF.layers
+
+
+def test_a_bar_is_full_only_when_the_progress_is():
+    assert shown(job(), replace(HALF, percent=pull_progress.CEILING_PERCENT), NOW).percent < 100
+    assert shown(job(), pull_progress.finish(HALF, 1.0), NOW).percent == 100
+
+
+# --- which download --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", S)
+def test_a_second_request_joins_what_is_open(state):
+    there = job(state)
+
+    found = same_download([there], "LLAMA3.2:1B-Instruct", "library/llama3.2:1b-instruct-q4_k_m")
+
+    assert found is (there if state in OPEN else None)
+
+
+def test_another_form_of_the_same_model_is_another_download():
+    assert same_download([job()], "llama3.2:1b-instruct", "llama3.2:1b-instruct-q8_0") is None
+    assert same_download([job()], "llama3.2:1b-instruct-q4_K_M", "llama3.2:1b-instruct-q4_K_M") is None
+
+
+@pytest.mark.parametrize("state", S)
+def test_what_is_worked_on_is_in_the_way_whatever_its_form(state):
+    there = job(state)
+
+    assert in_the_way([job("failed", id="old"), there], "LLAMA3.2:1b-instruct") is (there if state in OWNED else None)
+    assert in_the_way([there], "llama3.1:8b-instruct") is None
+
+
+def test_a_download_waits_for_what_was_asked_for_earlier_and_still_waits():
+    earlier, mine, later = job(id="1", tag="x:1"), job(id="2"), job(id="3", tag="y:1")
+
+    assert ahead_of([earlier, mine, later], mine) == [earlier]
+
+
+def test_a_download_does_not_wait_for_what_runs_or_has_ended():
+    others = [job(state, id=state, tag=f"{state}:1") for state in S if state is not S.QUEUED]
+
+    assert ahead_of([*others, job()], job()) == []
+
+
+@pytest.mark.parametrize("state", sorted(OWNED - {S.QUEUED}))
+def test_two_never_fetch_the_same_tag_whoever_came_first(state):
+    running, mine = job(state, id="r", model="another:1"), job(id="m")
+
+    assert ahead_of([running, mine], mine) == ahead_of([mine, running], mine) == [running]
+
+
+def test_of_two_that_wait_for_the_same_tag_one_goes_first():
+    one, other = job(id="1"), job(id="2", model="another:1")
+
+    assert (ahead_of([one, other], one), ahead_of([one, other], other)) == ([], [one])
+
+
+# --- how it ended ----------------------------------------------------------------------------------------------------
+
+
+def test_a_download_that_brought_its_model_has_no_error():
+    assert failure_of(job("completed")) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OllamaUnavailable("http://127.0.0.1:11434"),
+        PullFailed(
+            "m", "The registry has no model m.", "Check the name.", reason="unknown_model", heals_by_retrying=False
+        ),
+    ],
+    ids=lambda error: error.code,
+)
+def test_a_download_that_failed_has_the_error_that_it_failed_with(error):
+    told = failure_of(job("failed", error=as_facts(error)))
+
+    assert (told.code, str(told)) == (error.code, str(error))
+    assert told.facts == error.facts
+
+
+@pytest.mark.parametrize("state", sorted(OPEN | {S.CANCELLED}))
+def test_a_download_that_ended_otherwise_says_how_to_go_on(state):
+    told = failure_of(job(state))
+
+    assert isinstance(told, DownloadFailed)
+    assert told.reason == state
+    assert state in told.happened and "again" in told.remedy
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def book(*states):
+    """Downloads that ended one minute after the other, in the order in which they were asked for."""
+    return {
+        f"{number:02}": job(
+            state, id=f"{number:02}", finished_at=f"2026-11-23T12:{number:02}:00Z" if state in ENDED else None
+        )
+        for number, state in enumerate(map(S, states))
+    }
+
+
+def test_few_downloads_are_all_kept():
+    jobs = book(*["completed", "failed", "cancelled"] * 6, "queued", "paused")
+
+    assert pruned(jobs) == jobs
+
+
+def test_the_oldest_ends_go_and_the_order_stays():
+    jobs = book(*["completed", "queued", "failed", "interrupted"] * 12)
+
+    kept = pruned(jobs)
+
+    assert list(kept) == [key for key in jobs if key in kept]
+    assert [one.state for one in kept.values()].count(S.QUEUED) == 12
+    assert [one.state for one in kept.values()].count(S.INTERRUPTED) == 12
+    ended = [key for key in jobs if jobs[key].state in ENDED]
+    assert [key for key in kept if kept[key].state in ENDED] == ended[-ENDED_KEPT:]
+
+
+def test_what_ended_without_a_moment_goes_first():
+    jobs = {"x": job("failed", id="x"), **book(*["completed"] * ENDED_KEPT)}
+
+    assert set(jobs) - set(pruned(jobs)) == {"x"}
+
+
+def test_keeping_house_changes_nothing_that_somebody_else_holds():
+    jobs = book(*["completed"] * 30)
+    before = dict(jobs)
+
+    pruned(jobs)
+
+    assert jobs == before
