@@ -110,11 +110,14 @@ class Faults:
     def hit(self, *kinds: str, model: str | None = None, endpoint: str | None = None) -> Fault | None:
         """Return the oldest armed fault of these kinds that is met here, and count the hit."""
         with self._lock:
-            for fault in self.armed():
-                if fault.kind in kinds and fault.concerns(model, endpoint):
-                    fault.strike()
-                    return fault
-        return None
+            if fault := self.ahead(*kinds, model=model, endpoint=endpoint):
+                fault.strike()
+            return fault
+
+    def ahead(self, *kinds: str, model: str | None = None, endpoint: str | None = None) -> Fault | None:
+        """Return the oldest armed fault of these kinds that would be met here; nothing is counted."""
+        with self._lock:
+            return next((f for f in self.armed() if f.kind in kinds and f.concerns(model, endpoint)), None)
 
     def on_the_way(self, model: str, completed: int, total: int) -> Fault | None:
         """Return the next fault that a download of the weights will run into; nothing is counted."""

@@ -23,9 +23,10 @@ from model_core.simulated_checks import (
     read_reference,
     read_request,
 )
+from model_core.simulated_library import manifest_text
 from model_core.simulated_replies import Installed, Json, chunk, shown
 from model_core.simulated_words import embedding_of
-from ollama_simulator_faults import Faults
+from ollama_simulator_faults import Fault, Faults
 from ollama_simulator_models import Models
 from ollama_simulator_runners import Runner, Runners
 from ollama_simulator_steps import Gone, Pace, Steps
@@ -33,6 +34,7 @@ from ollama_simulator_wire import Wire, json_or_none
 
 VERSION = "0.33.0-simulator"
 
+_MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 _INFERENCE = ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _PROXY_PAGE = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>502 Bad Gateway</body>\r\n</html>\r\n"
@@ -160,6 +162,23 @@ class Endpoints(Wire):
 
     def _root(self) -> None:
         self.send(200, b"Ollama is running", "text/plain; charset=utf-8")
+
+    def _registry(self) -> None:
+        """What Ollama's registry would say: a simulated Ollama fetches from itself."""
+        host, path = names.DEFAULT_HOST, self.path.partition("?")[0]
+        _, _, namespace, model, _, tag = path.split("/")
+        try:
+            found = self.simulator.models.published_as(names.parse(f"{host}/{namespace}/{model}:{tag}"))
+        except InvalidModelName:
+            found = None
+        if found is None:
+            self.send_json(404, {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
+        elif isinstance(found, Fault):
+            status = int(found.details.get("status", 500)) if found.kind == "registry_status" else 503
+            self.send(status, _PROXY_PAGE, "text/html")
+        else:
+            # Nothing that hashes to the digest of the real manifest can be made up, so the header says it.
+            self.send(200, manifest_text(found), _MANIFEST_TYPE, **{"Ollama-Content-Digest": found.digest})
 
     def _version(self) -> None:
         self.send_json(200, {"version": VERSION})
@@ -338,6 +357,7 @@ _ROUTES: Mapping[str, Mapping[str, Callable[[Endpoints], None]]] = {
     "/api/delete": {"DELETE": Endpoints._delete},
     "/api/copy": {"POST": Endpoints._copy},
     "/api/create": {"POST": Endpoints._create},
+    "/v2/*": {"GET": Endpoints._registry},
     "/api/blobs/*": {"HEAD": Endpoints._blob_is_there, "POST": Endpoints._blob_upload},
     "/api/generate": {"POST": Endpoints._generate},
     "/api/chat": {"POST": Endpoints._chat},
@@ -347,4 +367,6 @@ _ROUTES: Mapping[str, Mapping[str, Callable[[Endpoints], None]]] = {
 
 
 def _methods_at(path: str) -> Mapping[str, Callable[[Endpoints], None]] | None:
+    if re.fullmatch(r"/v2/[^/]+/[^/]+/manifests/[^/]+", path):
+        return _ROUTES["/v2/*"]
     return _ROUTES.get("/api/blobs/*" if re.fullmatch(r"/api/blobs/[^/]+", path) else path)

@@ -68,6 +68,17 @@ class Models:
         with self._lock:
             return sorted(name.display for name in self._library)
 
+    def published_as(self, name: ModelName) -> LibraryModel | Fault | None:
+        """Return what the registry has under a name, None where it has nothing, or the fault that is in its way.
+
+        A fault that strikes a certain number of times is meant for pulls: asking here does not use it up.
+        """
+        fault = self._faults.ahead(*MANIFEST_FAULTS, model=name.display)
+        if fault:
+            return None if fault.kind == "unknown_model" else fault
+        with self._lock:
+            return self._library.get(name)
+
     def install(self, name: ModelName, model: LibraryModel | None) -> None:
         """Put a model there at once. Raises KeyError if none is given and the library has none of that name."""
         found = model if model is not None else self._library.get(name)

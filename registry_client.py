@@ -55,7 +55,8 @@ class RegistryClient:
                 if response.status_code != 200:
                     raise RegistryUnavailable(name.host, f"it answered {response.status_code}")
                 raw = response.raw.read(LONGEST_MANIFEST + 1, decode_content=True)
-            return read_manifest(raw)
+                said = response.headers.get("Ollama-Content-Digest", "")
+            return read_manifest(raw, said)
         except (requests.RequestException, OSError) as error:
             raise RegistryUnavailable(name.host, type(error).__name__) from error
         except ValueError as error:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from model_core.records import Record
 
+_HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -51,10 +52,13 @@ class _Schema2(Record):
     layers: tuple[_Blob, ...]
 
 
-def read_manifest(raw: bytes) -> Manifest:
+def read_manifest(raw: bytes, said_digest: str = "") -> Manifest:
     """Return the manifest that a registry's body holds. Raises ValueError for anything else.
 
-    The digest is that of the very bytes: Ollama keeps them as they came (since v0.19), so its list shows the same.
+    said_digest  what the registry says in its header Ollama-Content-Digest; Ollama's own app goes by it
+
+    Without it the digest is that of the very bytes: Ollama keeps them as they came (since v0.19), so its list shows
+    the same.
     """
     try:
         schema = _Schema2.model_validate_json(raw)
@@ -65,7 +69,7 @@ def read_manifest(raw: bytes) -> Manifest:
         if not _DIGEST.fullmatch(blob.digest) or blob.size < 0:
             raise ValueError("not a manifest: a layer without a digest or a size")
     return Manifest(
-        digest=hashlib.sha256(raw).hexdigest(),
+        digest=said_digest if _HEX.fullmatch(said_digest) else hashlib.sha256(raw).hexdigest(),
         layers=tuple(
             ManifestLayer(
                 digest=blob.digest, size_bytes=blob.size, kind="config" if blob is schema.config else _kind(blob)

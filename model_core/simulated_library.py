@@ -315,3 +315,17 @@ def made_from(base: LibraryModel, base_name: str, changes: Mapping[str, Any]) ->
         base, layers=(*layers, config), digest=digest, parameter_size=size, quantization=quantization, parent=base_name
     )
     return made, [layer.digest for layer in new]
+
+
+def manifest_text(model: LibraryModel) -> bytes:
+    """Return the manifest of a model as its registry would send it."""
+    blobs = [
+        {
+            "mediaType": f"application/vnd.ollama.image.{layer.kind}",
+            "digest": layer.digest,
+            "size": layer.size_bytes,
+        }
+        for layer in model.layers
+    ]
+    config = {**blobs[-1], "mediaType": "application/vnd.docker.container.image.v1+json"}
+    return json.dumps({"schemaVersion": 2, "config": config, "layers": blobs[:-1]}).encode()
