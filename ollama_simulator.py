@@ -7,7 +7,8 @@ It answers as Ollama 0.33 does (same status, headers, keys, words, order of line
         ollama.set_fault("stall", at_bytes=500_000_000, times=1)
         ...  # talk to ollama.url
 
-Only it has ``set_fault``, and the same over HTTP: POST and DELETE /_simulator/fault, GET /_simulator/state.
+Only it has ``set_fault``, and the same over HTTP: POST and DELETE /_simulator/fault, GET /_simulator/state. It is also
+the registry that it pulls from: GET /v2/<namespace>/<model>/manifests/<tag>.
 Alone: ``python ollama_simulator.py --port 11434 --rate 50e6``.
 """
 

@@ -73,8 +73,10 @@ def test_it_tells_how_many_pulls_of_a_model_ran_at_once(simulator):
     with ThreadPoolExecutor(2) as pool:
         for _ in range(2):
             pool.submit(post, simulator, "/api/pull", model=SMALL)
-        wait_until(lambda: simulator.state()["pulling"].get(SMALL) == 2)
-        simulator.clear_faults()
+        try:
+            wait_until(lambda: simulator.state()["pulling"].get(SMALL) == 2)
+        finally:
+            simulator.clear_faults()
 
     assert simulator.concurrent_pulls_peak[SMALL] == 2
     assert simulator.state()["pulling"] == {}
@@ -95,10 +97,12 @@ def test_stopping_ends_every_thread_at_once_whatever_hangs():
         pool.submit(post, simulator, "/api/pull", model=SMALL)
         pool.submit(post, simulator, "/api/generate", model=LARGE)
         pool.submit(get, simulator, "/api/tags")
-        wait_until(lambda: len(simulator.requests) == 4 and simulator.state()["pulling"])
-        started = time.monotonic()
-        simulator.stop()
-        took_s = time.monotonic() - started
+        try:
+            wait_until(lambda: len(simulator.requests) == 4 and simulator.state()["pulling"])
+        finally:
+            started = time.monotonic()
+            simulator.stop()
+            took_s = time.monotonic() - started
     idle.close()
 
     assert took_s < 2
@@ -338,8 +342,10 @@ def test_every_fault_is_met_somewhere(simulator):
         if kind in ("stall", "silence"):
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(post, simulator, "/api/pull", model=LARGE)
-                wait_until(lambda: not simulator.faults.armed())
-                simulator.clear_faults()
+                try:
+                    wait_until(lambda: not simulator.faults.armed())
+                finally:
+                    simulator.clear_faults()
         else:
             for path, body in (("/api/pull", {"model": LARGE}), ("/api/generate", {"model": SMALL, "prompt": "x"})):
                 try:

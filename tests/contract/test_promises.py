@@ -86,12 +86,13 @@ def test_a_blob_goes_with_the_last_name_that_needs_it(ollama: Ollama):
     assert there == [200, 200, 404]
 
 
-def test_a_copy_onto_another_model_replaces_it_without_asking(ollama: Ollama):
+@pytest.mark.parametrize("destination", [THREE, THREE.upper()])
+def test_a_copy_onto_another_model_replaces_it_without_asking(ollama: Ollama, destination: str):
     ollama.install(ONE, THREE)
     digest = ollama.tags()[ONE]["digest"]
-    ollama.alias(ONE, THREE)
+    ollama.alias(ONE, destination)
 
-    assert ollama.tags()[THREE]["digest"] == digest
+    assert {name: model["digest"] for name, model in ollama.tags().items()} == {ONE: digest, THREE: digest}
 
 
 def test_every_successful_pull_makes_the_model_look_new(ollama: Ollama):
@@ -100,6 +101,15 @@ def test_every_successful_pull_makes_the_model_look_new(ollama: Ollama):
     ollama.pull(ONE)
 
     assert ollama.tags()[ONE]["modified_at"] > before
+
+
+def test_the_model_that_was_changed_last_is_listed_first(ollama: Ollama):
+    ollama.install(ONE)
+    second = int(time.time())
+    wait_until(lambda: int(time.time()) > second, "the next second has begun")  # it orders by whole seconds
+    ollama.install(THREE)
+
+    assert list(ollama.tags()) == [THREE, ONE]
 
 
 def test_a_pull_that_fails_leaves_the_installed_model_as_it_was(ollama: Ollama):
@@ -166,8 +176,11 @@ def test_two_pulls_of_one_model_share_one_download(ollama: Ollama):
     simulator.set_fault("stall", at_bytes=100_000_000, times=1)
     with ThreadPoolExecutor(2) as pool:
         pulls = [pool.submit(ollama.pull, BIG) for _ in range(2)]
-        wait_until(lambda: list(simulator.state()["partial"].values()) == [100_000_000], "the download stands")
-        simulator.clear_faults()
+        try:
+            wait_until(lambda: list(simulator.state()["partial"].values()) == [100_000_000], "the download stands", 10)
+            wait_until(lambda: simulator.state()["pulling"][BIG] == 2, "both wait for it", 10)
+        finally:
+            simulator.clear_faults()
         ends = [pull.result()[-1] for pull in pulls]
 
     assert ends == [{"status": "success"}] * 2
@@ -319,7 +332,7 @@ def test_a_silent_download_sends_nothing_until_it_goes_on(ollama: Ollama):
     simulator.set_fault("silence", at_bytes=100_000_000)
     with ollama.pulling(BIG) as lines:
         next_counter(lines)
-        wait_until(lambda: list(simulator.state()["partial"].values()) == [100_000_000], "the download stands")
+        wait_until(lambda: list(simulator.state()["partial"].values()) == [100_000_000], "the download stands", 10)
         simulator.clear_faults()
         rest = list(lines)
 
@@ -388,6 +401,13 @@ def test_a_custom_model_from_what_is_not_there_is_a_pull(ollama: Ollama):
     assert statuses[0] == "pulling manifest"
     assert statuses[-1] == "success"
     assert set(ollama.tags()) == {ONE, "critic:latest"}
+
+
+def test_only_the_base_of_a_custom_model_must_be_spelled_as_it_is(ollama: Ollama):
+    ollama.install(ONE)
+    answer = ollama.post("/api/create", **{"model": "critic", "from": ONE.upper(), "system": "x"})
+
+    assert json.loads(answer.text.splitlines()[-1]) == {"error": "pull model manifest: file does not exist"}
 
 
 # --- runners ---
