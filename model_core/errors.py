@@ -75,14 +75,14 @@ class ModelManagerError(Exception):
 
 def as_facts(error: ModelManagerError) -> dict[str, Any]:
     """Return an error as plain values: its code, what happened, what to do next, and its facts."""
-    return {
+    known = {
         "code": error.code,
         "title": error.title,
         "error": error.happened,
         "remedy": error.remedy,
         "detail": str(error),
-        **error.facts,
     }
+    return known | error.facts | known
 
 
 def from_facts(facts: Mapping[str, Any]) -> ModelManagerError:
@@ -92,19 +92,21 @@ def from_facts(facts: Mapping[str, Any]) -> ModelManagerError:
     NoCurrentModel('No model is selected yet.', 'Switch to an installed one; recommend names a good first choice.')
     """
     rest = {key: value for key, value in facts.items() if key not in ("code", "title", "error", "remedy", "detail")}
-    kind = _kind_of(facts.get("code"), [ModelManagerError])
+    code = facts.get("code")
+    kind = _kind_of(code, [ModelManagerError]) if isinstance(code, str) else ModelManagerError
     return _revive(kind, str(facts.get("error", "")), str(facts.get("remedy", "")), rest)
 
 
-def _kind_of(code: Any, kinds: Sequence[type[ModelManagerError]]) -> type[ModelManagerError]:
+def _kind_of(code: str, kinds: Sequence[type[ModelManagerError]]) -> type[ModelManagerError]:
     found = next((kind for kind in kinds if kind.__dict__.get("code") == code), None)
     below = [child for kind in kinds for child in kind.__subclasses__()]
     return found or (_kind_of(code, below) if below else ModelManagerError)
 
 
 def _revive(kind: type[ModelManagerError], happened: str, remedy: str, facts: dict[str, Any]) -> ModelManagerError:
-    error = kind.__new__(kind)
-    ModelManagerError.__init__(error, happened, remedy, **facts)
+    # Not by the kind's own __init__, which takes the values and not the sentences.
+    error = kind.__new__(kind, happened, remedy)
+    error.happened, error.remedy, error.facts = happened, remedy, dict(facts)
     return error
 
 
@@ -135,7 +137,7 @@ class RegistryNotAllowed(InvalidRequest):
         super().__init__(
             "model",
             f"models from {registry} are not allowed here",
-            f"Allowed are {', '.join(allowed)}; MODEL_MANAGER_ALLOWED_REGISTRIES adds others.",
+            f"Allowed are {', '.join(allowed) or 'none'}; MODEL_MANAGER_ALLOWED_REGISTRIES adds others.",
             registry=registry,
             allowed=list(allowed),
         )
@@ -170,10 +172,11 @@ class ModelNotPublished(ModelNotFound):
     code, title = "model_not_published", "Model not published"
 
     def __init__(self, model: str, alternatives: Sequence[str]) -> None:
+        nearest = f"The nearest real models are {', '.join(alternatives)}." if alternatives else "Choose another one."
         ModelManagerError.__init__(
             self,
             f"{model} was never published, so it cannot be downloaded.",
-            f"The nearest real models are {', '.join(alternatives)}.",
+            nearest,
             model=model,
             alternatives=list(alternatives),
         )
@@ -288,9 +291,11 @@ class InsufficientVram(ModelManagerError):
     code, title = "insufficient_vram", "Not enough graphics memory"
 
     def __init__(self, model: str, need_bytes: int, available_bytes: int) -> None:
+        need, available = f"{need_bytes / 2**30:.1f}", f"{available_bytes / 2**30:.1f}"
+        if need == available:
+            need, available = f"{need_bytes / 2**30:.3f}", f"{available_bytes / 2**30:.3f}"
         super().__init__(
-            f"{model} needs {need_bytes / 2**30:.1f} GiB of graphics memory, "
-            f"{available_bytes / 2**30:.1f} GiB are available.",
+            f"{model} needs {need} GiB of graphics memory, {available} GiB are available.",
             "Choose a smaller model or quantization, or leave require_fit out.",
             model=model,
             need_bytes=need_bytes,
@@ -400,7 +405,7 @@ class OllamaError(ModelManagerError):
 class OllamaUnavailable(OllamaError):
     """Nobody answers at Ollama's address."""
 
-    code, title = "ollama_unavailable", "Ollama not reachable"
+    code, title = "ollama_unavailable", "Ollama not available"
 
     def __init__(self, address: str, why: str = "") -> None:
         super().__init__(
@@ -436,7 +441,7 @@ class OllamaModelMissing(OllamaError):
 class OllamaBusy(OllamaError):
     """Ollama has more to do than it takes on; the request was not even queued."""
 
-    code, title = "ollama_unavailable", "Ollama is busy"
+    code, title = "ollama_unavailable", "Ollama not available"
 
     def __init__(self, upstream: str = "") -> None:
         super().__init__(
@@ -462,7 +467,7 @@ class PullEnded(OllamaError):
     """There is nothing more to read: the pull has succeeded or failed before, or it was closed here."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"The pull of {model} is over.")
+        super().__init__(f"The pull of {model} is over.", "Begin another one to go on.")
 
 
 class StoreError(ModelManagerError):
