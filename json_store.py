@@ -98,7 +98,6 @@ class JsonStore(Generic[T]):
     _damage: Damage | None  # what stands there now, while it could not be restored yet
     _damaged_since_s: float
     _write_error: StoreUnwritable | None  # why the last write failed; None when it did not
-    _others_write: bool  # the last version that was replaced came from another process
 
     def __init__(
         self,
@@ -271,9 +270,6 @@ class JsonStore(Generic[T]):
         limits = self._file.limits
         lock_wait_s, grace_s = (0.0, 0.0) if recovering else (limits.lock_wait_s, limits.damage_grace_s)
         try:
-            if self._others_write and not recovering:
-                # They only look now and then whether the lock is free; whoever just gave it back would always win.
-                time.sleep(limits.hand_over_s)
             with self._file.locked(lock_wait_s):
                 batch = self._take_queue()
                 self._published = self._commit(batch, grace_s)
@@ -299,7 +295,6 @@ class JsonStore(Generic[T]):
         for _ in range(_MOST_EDITS_DURING_ONE_WRITE):
             try:
                 base = self._base(grace_s)
-                self._others_write = base.raw is not None
                 value, raw = self._apply(batch, base.value)
                 if os.getpid() != process:
                     raise RuntimeError("a function handed to change() forked; the child does not hold the lock")
@@ -397,7 +392,7 @@ class JsonStore(Generic[T]):
         self._queue = []
         self._leader = None
         self._damage, self._damaged_since_s = None, 0.0
-        self._write_error, self._others_write = None, False
+        self._write_error = None
         self._file.forget_lock()
 
 

@@ -4,6 +4,7 @@ Knows the names beside the document and the order of the calls that makes each s
 
     <document>                          the document
     <document>.lock                     locked by whoever replaces the document; never replaced or removed itself
+    <document>.lock.next                locked by whoever waits for it and comes next
     <document>.new                      the next version while it is written; a leftover is harmless
     <document>.previous                 the version before this one: the last good one, should this one be damaged
     <document>.previous.new             the same while it is made; a leftover is harmless
@@ -23,8 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from json_store_system import FileSystem, LockFile, Signature
-from model_core.errors import StoreBusy, StoreUnreadable, StoreUnwritable
+from json_store_lock import WriterLock
+from json_store_system import FileSystem, Signature
+from model_core.errors import StoreUnreadable, StoreUnwritable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,8 +61,6 @@ class Limits:
     """How long and how much; seconds and bytes."""
 
     lock_wait_s: float = 10.0  # a guess: a hundred writes of a slow disk
-    lock_poll_s: float = 0.001  # measured: at 50 ms the least-served of 8 processes gets a sixth of the most-served
-    hand_over_s: float = 0.0005  # measured: lifts the least-served of 8 from 0.79 to 0.89, for a tenth of the rate of 2
     damage_grace_s: float = 1.0  # an editor may be saving
     replace_retry_s: float = 2.5  # Windows: somebody has the file open
     document_bytes: int = 64 * MIB
@@ -130,21 +130,17 @@ class DocumentFile(Generic[T]):
     def __init__(self, path: Path, codec: Codec[T], system: FileSystem, limits: Limits) -> None:
         self.path, self.codec, self.limits = path, codec, limits
         self._system = system
-        self._lock_path = _beside(path, ".lock")
         self._new = _beside(path, ".new")
         self._previous = _beside(path, ".previous")
         self._previous_new = _beside(path, ".previous.new")
         self._folder = path.parent
-        self._lock = system.lock(self._lock_path)
-        self._made_folders_in: set[Path] = set()
-        self._folders_settled = False
+        self._lock = WriterLock(path, system)
 
     # --- without the lock --------------------------------------------------------------------------------------------
 
     def forget_lock(self) -> None:
         """Make the lock anew: the handle of the old one belongs to the process that forked."""
-        self._lock.close()
-        self._lock = self._system.lock(self._lock_path)
+        self._lock.renew()
 
     def signature(self) -> Signature | None:
         """Return the state of the file; None when there is none. Raises StoreUnreadable."""
@@ -193,55 +189,11 @@ class DocumentFile(Generic[T]):
     @contextmanager
     def locked(self, wait_s: float) -> Iterator[None]:
         """Keep other processes from replacing the document while the block runs. Raises StoreBusy, StoreUnwritable."""
-        lock = self._lock  # after a fork within the block, the child has another one
         try:
-            self._acquire(lock, wait_s)
-            try:
-                if not self._folders_settled:
-                    self._settle_folders()
+            with self._lock.held(wait_s):
                 yield
-            finally:
-                lock.release()
         except OSError as error:
             raise self._unwritable(error) from error
-
-    def _acquire(self, lock: LockFile, wait_s: float) -> None:
-        started_s = time.monotonic()
-        try:
-            try:
-                lock.acquire(wait_s, self.limits.lock_poll_s)
-            except FileNotFoundError:
-                self._make_folders(self._folder)
-                lock.acquire(wait_s, self.limits.lock_poll_s)
-        except TimeoutError as error:
-            waited_s = time.monotonic() - started_s
-            raise StoreBusy(
-                f"{self.path} has been locked by another process for {waited_s:.1f} s.",
-                "Try again. If it stays like this, find the process that holds the lock file and end it.",
-                path=str(self.path),
-                lock=str(self._lock_path),
-                waited_s=round(waited_s, 3),
-            ) from error
-
-    def _make_folders(self, folder: Path) -> None:
-        if self._stands(folder):
-            return
-        self._make_folders(folder.parent)
-        # Another process may make it at this moment. If a file stands there, the next call says so.
-        with suppress(FileExistsError):
-            self._system.make_folder(folder)
-            self._made_folders_in.add(folder.parent)
-
-    def _settle_folders(self) -> None:
-        """Make sure that the folders survive a power cut: this process, or one that died, may just have made them."""
-        for folder in self._folder.parents:
-            try:
-                self._system.sync_folder(folder)
-            except PermissionError:
-                if folder in self._made_folders_in:
-                    raise
-                break  # not ours, and so is what stands above it
-        self._folders_settled = True
 
     # --- under the lock ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -21,7 +20,7 @@ from filelock import lock_descriptor, unlock_descriptor
 _NEW_FILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 # O_NONBLOCK: opening a named pipe that stands in the document's place must not wait for its other end.
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_LOCK_FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+_LOCK_FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _OWNER_ONLY = 0o600
 _SYNC_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
 
@@ -92,8 +91,8 @@ class FileSystem(Protocol):
 class LockFile(Protocol):
     """One process's handle of the lock file."""
 
-    def acquire(self, wait_s: float, poll_s: float) -> None:
-        """Return when the lock is ours. Raises TimeoutError when it was not to be had within wait_s seconds."""
+    def taken(self) -> bool:
+        """Try to take the lock, and say whether it is ours now."""
 
     def release(self) -> None:
         """Let others have it."""
@@ -201,13 +200,15 @@ class _ProcessLock:
         self._descriptor: int | None = None
         self._close: Callable[[], object] = _nothing
 
-    def acquire(self, wait_s: float, poll_s: float) -> None:
-        """Return when the lock is ours."""
-        deadline_s = time.monotonic() + wait_s
-        while not self._taken():
-            if time.monotonic() >= deadline_s:
-                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(self._path))
-            time.sleep(poll_s)
+    def taken(self) -> bool:
+        """Try to take the lock, and say whether it is ours now."""
+        descriptor = self._opened()
+        if not lock_descriptor(descriptor, blocking=False):
+            return False
+        if self._still_there(descriptor):
+            return True
+        self.close()
+        return self.taken()
 
     def release(self) -> None:
         """Let others have it."""
@@ -220,16 +221,11 @@ class _ProcessLock:
         self._close()
         self._descriptor, self._close = None, _nothing
 
-    def _taken(self) -> bool:
+    def _opened(self) -> int:
         if self._descriptor is None:
             self._descriptor = os.open(self._path, _LOCK_FLAGS, _OWNER_ONLY)
             self._close = finalize(self, os.close, self._descriptor)
-        if not lock_descriptor(self._descriptor, blocking=False):
-            return False
-        if self._still_there(self._descriptor):
-            return True
-        self.close()
-        return self._taken()
+        return self._descriptor
 
     def _still_there(self, descriptor: int) -> bool:
         # A person may have removed the lock file: whoever comes now locks another one of the same name.

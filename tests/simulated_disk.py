@@ -289,14 +289,14 @@ class _SimulatedLock:
     disk: SimulatedDisk
     path: Path
 
-    def acquire(self, wait_s: float, poll_s: float) -> None:
+    def taken(self) -> bool:
         with self.disk._call("lock"):
             if self.path not in self.disk.names_seen:
                 self.disk._must_be_free(self.path)
                 self.disk.names_seen[self.path] = self.disk.names_lasting[self.path] = self.disk._new_file()
-            if self.path in self.disk.locked:
-                raise TimeoutError
+            free = self.path not in self.disk.locked
             self.disk.locked.add(self.path)
+            return free
 
     def release(self) -> None:
         self.disk.locked.discard(self.path)

@@ -10,7 +10,7 @@ from typing import Any
 from json_store import Limits
 
 # For disks that answer at once: nothing is worth waiting for.
-NO_WAITING = Limits(lock_wait_s=0, damage_grace_s=0, replace_retry_s=0, hand_over_s=0)
+NO_WAITING = Limits(lock_wait_s=0, damage_grace_s=0, replace_retry_s=0)
 
 
 @dataclass(frozen=True)
