@@ -153,8 +153,6 @@ class Runners:
             runner.in_use -= 1
             if runner.gone_at is None:
                 runner.expires_ns = time.time_ns() + runner.keep_ns
-            if runner.in_use == 0 and (runner.keep_ns == 0 or runner.gone_at is not None):
-                self._let_go(runner)
 
     def expire(self, model: LibraryModel) -> None:
         """Unload whatever runs on the model's weights; who asks has the answer before the memory is free."""

@@ -175,6 +175,15 @@ def test_a_model_that_does_not_fit_spills():
     assert 2 * GIB < model["size_vram"] < 4 * GIB < model["size"]
 
 
+def test_a_part_of_the_card_is_never_filled():
+    (model,) = loaded(8 * GIB, LARGE)
+    (pressed,) = loaded(model["size"] + 456 * MIB, LARGE)
+    (fitting,) = loaded(model["size"] + 457 * MIB, LARGE)
+
+    assert pressed["size_vram"] < pressed["size"]
+    assert fitting["size_vram"] == fitting["size"]
+
+
 @pytest.mark.parametrize(("vram_bytes", "options"), [(0, {}), (8 * GIB, {"num_gpu": 0})])
 def test_without_a_card_or_told_so_nothing_lies_on_it(vram_bytes, options):
     (model,) = loaded(vram_bytes, SMALL, **options)
@@ -223,6 +232,27 @@ def test_a_model_goes_by_itself_when_its_time_is_over(simulator):
     post(simulator, "/api/generate", model=SMALL, keep_alive="20ms")
 
     wait_until(lambda: get(simulator, "/api/ps") == {"models": []})
+
+
+def test_an_answer_that_has_begun_is_finished_before_its_model_goes():
+    with OllamaSimulator(load_seconds=0, unload_seconds=0, tokens_per_second=200, installed=[SMALL]) as simulator:
+        with ThreadPoolExecutor(1) as pool:
+            speaking = pool.submit(post, simulator, "/api/generate", model=SMALL, prompt="x", stream=False)
+            wait_until(lambda: get(simulator, "/api/ps")["models"])
+            post(simulator, "/api/generate", model=SMALL, keep_alive=0)
+            still_there = get(simulator, "/api/ps")["models"]
+
+        assert speaking.result().json()["done_reason"] == "stop"
+        assert [model["name"] for model in still_there] == [SMALL]
+        assert get(simulator, "/api/ps") == {"models": []}
+
+
+def test_the_time_to_stay_begins_when_the_answer_ends():
+    with OllamaSimulator(load_seconds=0, unload_seconds=0, tokens_per_second=100, installed=[SMALL]) as simulator:
+        answer = post(simulator, "/api/generate", model=SMALL, prompt="x", stream=False, keep_alive="300ms")
+
+        assert answer.json()["eval_duration"] > 300e6
+        assert len(get(simulator, "/api/ps")["models"]) == 1
 
 
 def test_loads_stand_in_a_row_and_are_not_seen_before_they_are_done():

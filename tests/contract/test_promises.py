@@ -161,11 +161,12 @@ def test_closing_the_connection_stops_the_download(ollama: Ollama):
     assert ollama.tags() == {}
 
 
-def test_a_silent_pull_stops_with_its_connection_too(ollama: Ollama):
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+def test_a_silent_pull_stops_with_its_connection_too(ollama: Ollama, streamed: bool):
     simulator = ollama.simulator("a silent registry")
     simulator.set_fault("slow_manifest", seconds=60)
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(ollama.url + "/api/pull", json={"model": BIG, "stream": False}, timeout=0.05)
+    with pytest.raises((requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)):
+        requests.post(ollama.url + "/api/pull", json={"model": BIG, "stream": streamed}, timeout=0.05)
 
     wait_until(lambda: not simulator.state()["pulling"], "the pull has ended")
     assert simulator.bytes_sent_total == 0
@@ -314,6 +315,16 @@ def test_a_download_that_stands_still_repeats_its_line_for_ever(ollama: Ollama):
     assert repeated[0]["completed"] == 60_030_976
     assert last == {"status": "success"}
     assert simulator.bytes_sent_total == BIG_BYTES
+
+
+def test_before_the_first_byte_a_line_has_no_counter(ollama: Ollama):
+    simulator = ollama.simulator("a stalled registry")
+    simulator.set_fault("stall", at_bytes=0)
+    with ollama.pulling(BIG) as lines:
+        next(lines)
+        first = next(lines)
+
+    assert sorted(first) == ["digest", "status", "total"]
 
 
 def test_a_download_can_go_back_and_still_succeed(ollama: Ollama):
