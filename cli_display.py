@@ -1,0 +1,458 @@
+"""Show the answers of the REST face to a person at a terminal: tables that fit, a bar that moves, plain words."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from model_core.memory import format_memory
+from model_core.recommender import format_download
+
+Json = dict[str, Any]
+
+NOTHING = "-"
+BAR_WIDTHS = (10, 40)
+UNBOUNDED_WIDTH = 1000
+PHASE_AGE_FROM_S = 10.0
+
+# What could move the cursor or hide text. Names and messages come from other machines.
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(value: Any) -> Any:
+    r"""Return JSON values whose texts cannot steer a terminal.
+
+    >>> printable({"model": "a\x1b[2Jb", "count": 1})
+    {'model': 'a?[2Jb', 'count': 1}
+    """
+    if isinstance(value, str):
+        return _CONTROL.sub("?", value)
+    if isinstance(value, dict):
+        return {printable(key): printable(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [printable(entry) for entry in value]
+    return value
+
+
+class Display:
+    """Writes answers, made printable, to stdout, and what is only to be noted to stderr.
+
+    program  how the person calls this program, for what they may type next
+    """
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        # Brackets and colons are letters of names here, not rich's markup.
+        self.console = Console(markup=False, emoji=False, highlight=False)
+        if not self.console.is_terminal:
+            # Whoever reads a file or a pipe has no window, and wants every column whole.
+            self.console.width = UNBOUNDED_WIDTH
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def models(self, answer: Json) -> None:
+        """Show the list of models."""
+        if not answer["models"]:
+            self._say("No model passes these filters.")
+            return
+        self._table(
+            ["Model", "Installed", "Memory", "Size", "Purpose"],
+            [
+                (model["name"], _installed(model), _memory(model), _size(model), model["purpose"])
+                for model in answer["models"]
+            ],
+            right=("Memory", "Size"),
+        )
+
+    def names(self, answer: Json) -> None:
+        """Show the names of what is installed, one a line."""
+        for name in answer["models"]:
+            self._say(name)
+        if not answer["models"]:
+            self.note(f"Nothing is installed. {self._program} recommend names a good first model.")
+
+    def model(self, model: Json) -> None:
+        """Show one model."""
+        memory = model["memory"]
+        needs = ", ".join(f"{form} {format_memory(need)}" for form, need in memory.get("need_bytes", {}).items())
+        context = memory.get("context_tokens")
+        self._facts(
+            {
+                "Model": model["name"],
+                "": model["display_name"] if model["display_name"] != model["name"] else None,
+                "Installed": _installed(model),
+                "Purpose": model["purpose"],
+                "About": f"{model['description']} {_sentence(model['recommended_use'])}".strip(),
+                "Parameters": model["size"],
+                "Size": _size(model),
+                "Memory": f"{needs} (context of {context:,} tokens)" if needs and context else needs,
+                "Context": f"{model['context_tokens']:,} tokens at most" if model["context_tokens"] else None,
+                "Can do": ", ".join(model["capabilities"]),
+                "Licence": model["license"],
+                "Used": _used(model),
+                "In Ollama": ", ".join(model["installed_as"]),
+                "Instead": ", ".join(model["alternatives"]),
+            }
+        )
+        for remark in model["notes"]:
+            self._say(f"- {remark}")
+
+    def current(self, answer: Json) -> None:
+        """Show the selected model."""
+        self._say(f"{answer['model']} ({_installed(answer['info'])})")
+
+    def switched(self, answer: Json) -> None:
+        """Show what is current now, and what was before."""
+        before = answer["previous"]
+        self._say(answer["message"] + (f" Before: {before}." if before and before != answer["model"] else ""))
+        for warning in answer["warnings"]:
+            self.note(f"Warning: {warning}")
+
+    def deleted(self, answer: Json) -> None:
+        """Show what has gone."""
+        freed = answer["freed_bytes"]
+        self._say(answer["message"] + ("" if freed is None else f" {format_download(freed)} are free again."))
+
+    def synced(self, answer: Json) -> None:
+        """Show what has changed in Ollama."""
+        self._say(answer["message"])
+        self._lists(answer, "added", "removed")
+
+    # --- downloads ---------------------------------------------------------------------------------------------------
+
+    def shown_meanwhile(self, steps: Iterable[Json]) -> Iterator[Json]:
+        """Yield what becomes of a download and show it: as a bar at a terminal, else as a line for each phase."""
+        with self._progress() as draw:
+            for job in steps:
+                draw(printable(job))
+                yield job
+
+    @contextmanager
+    def _progress(self) -> Iterator[Lines | Bar]:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+                yield Bar(self.console, live)
+        else:
+            yield Lines(self.console)
+
+    def downloaded(self, answer: Json) -> None:
+        """Show that a model is there."""
+        job = answer["download"]
+        was_there = "was there already" if job["already_installed"] else "is installed"
+        self._say(f"{job['model']} {was_there}. Use it: {self._program} switch {job['model']}")
+
+    def downloads(self, answer: Json) -> None:
+        """Show every download on record."""
+        jobs = answer["downloads"]
+        if not jobs:
+            self._say("No downloads are on record.")
+            return
+        self._table(
+            ["Model", "State", "Done", "Size", "Rate", "Left", "Id"],
+            [
+                (job["model"], _state(job), _percent(job), _progress(job), _rate(job), _left(job), job["id"])
+                for job in jobs
+            ],
+            right=("Done", "Size", "Rate", "Left"),
+        )
+        for job in jobs:
+            if job["message"]:
+                self._say(f"{job['model']}: {job['message']}")
+
+    # --- advice and statistics ---------------------------------------------------------------------------------------
+
+    def recommendation(self, answer: Json) -> None:
+        """Show the model to take, why, and the others in their order."""
+        name, form = answer["recommended_model"], answer["quantization"]
+        self._say(f"{name} ({form})" if form else name)
+        for reason in answer["reasons"]:
+            self._say(f"- {reason['text']}")
+        if answer["alternatives"]:
+            self._say("")
+            self._table(
+                ["Or", "Form", "Verdict", "Memory", "To download"],
+                [
+                    (
+                        other["model"],
+                        other["quantization"] or NOTHING,
+                        other["verdict"],
+                        format_memory(other["need"]["total"]),
+                        "installed" if other["installed"] else _bytes(other["download_bytes"]),
+                    )
+                    for other in answer["alternatives"]
+                ],
+                right=("Memory", "To download"),
+            )
+        # Four bits are what is taken when nothing is said.
+        chosen = f" --quantization {form}" if form and form != "q4" else ""
+        self.note(f"Next: {self._program} {'switch' if answer['installed'] else 'download'} {name}{chosen}")
+
+    def check(self, answer: Json) -> None:
+        """Show whether a model lies on the card, and what its need is made of."""
+        self._say(answer["message"])
+        parts = {
+            "Weights": "weights",
+            "Context": "kv_cache",
+            "Computing": "graph",
+            "Overhead": "overhead",
+            "Together": "total",
+        }
+        need = answer["need"]
+        self._facts({word: format_memory(need[part]) for word, part in parts.items() if need.get(part) is not None})
+        if answer["source"] == "assumed":
+            self.note("How much memory the card has free is not known here; --vram says it.")
+
+    def statistics(self, answer: Json) -> None:
+        """Show what is on record of one model, or of every one that was used."""
+        found = answer["statistics"]
+        listed = [found] if "model" in answer else list(found.values())
+        used = [figures for figures in listed if figures["usage_count"]]
+        if not used:
+            self._say(f"{answer['model']} was not used yet." if "model" in answer else "No model was used yet.")
+            return
+        self._table(
+            ["Model", "Uses", "Succeeded", "Mean", "Shortest", "Longest", "Last used"],
+            [
+                (
+                    figures["name"],
+                    f"{figures['usage_count']:,}",
+                    _share(figures["success_rate"]),
+                    *(_seconds(figures[f"{which}_inference_time"]) for which in ("avg", "min", "max")),
+                    moment(figures["last_used"]),
+                )
+                for figures in sorted(used, key=lambda figures: -figures["usage_count"])
+            ],
+            right=("Uses", "Succeeded", "Mean", "Shortest", "Longest"),
+        )
+
+    def recorded(self, name: str, seconds: float, *, failed: bool) -> None:
+        """Show what was recorded."""
+        self._say(f"Recorded for {printable(name)}: {'a failure' if failed else 'a success'}, {_seconds(seconds)}.")
+
+    # --- care of the data --------------------------------------------------------------------------------------------
+
+    def imported(self, answer: Json) -> None:
+        """Show what an import changed, or would change."""
+        self._say(answer["message"])
+        self._lists(answer, "added", "updated", "removed")
+        self._say(f"Uses on record: {answer['usage_before']:,} before, {answer['usage_after']:,} after.")
+
+    def health(self, answer: Json) -> None:
+        """Show how each part is."""
+        for name, part in answer["parts"].items():
+            self._say(f"{name.replace('_', ' ')}: {part['problem'] or 'well'}")
+        self._say(f"The document is {answer['parts']['store']['path']}.")
+
+    # --- the same for all --------------------------------------------------------------------------------------------
+
+    def done(self, message: str) -> None:
+        """Show that something has happened."""
+        self._say(message)
+
+    def note(self, line: str) -> None:
+        """Say what belongs beside the answer: whoever reads stdout by program is not disturbed."""
+        click.echo(printable(line), err=True)
+
+    def note_ollama(self, answer: Json) -> None:
+        """Say where an answer does not rest on an Ollama that answers and is real."""
+        ollama = answer.get("ollama") or {}
+        if ollama.get("simulated"):
+            self.note("This is a simulated Ollama: no model here is real.")
+        if ollama.get("reachable") is False:
+            known = ollama.get("checked_at")
+            rest = f"Shown is the last known state, of {moment(known)}." if known else "Nothing is known of it yet."
+            self.note(f"{ollama.get('problem') or 'Ollama does not answer.'}\n{rest}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def _lists(self, answer: Json, *words: str) -> None:
+        for word in words:
+            if answer[word]:
+                self._say(f"{word.capitalize()}: {', '.join(answer[word])}.")
+
+    def _facts(self, facts: Mapping[str, str | None]) -> None:
+        grid = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
+        for word, fact in facts.items():
+            if fact:
+                grid.add_row(word, fact)
+        self.console.print(grid)
+
+    def _table(self, headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> None:
+        """Print a table. Where the window is too narrow, the last columns are left out; the first is never cut."""
+        rows, wide = list(rows), self.console.options.update(max_width=UNBOUNDED_WIDTH)
+        for shown in range(len(headings), 0, -1):
+            table = _table(headings[:shown], rows, right)
+            if self.console.measure(table, options=wide).maximum <= self.console.width:
+                break
+        self.console.print(table)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> Table:
+    columns = [Column(word, justify="right" if word in right else "left", no_wrap=True) for word in headings]
+    if len(columns) == 1:
+        columns[0] = Column(headings[0], overflow="fold")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row[: len(headings)])
+    return table
+
+
+# --- a download while it goes on -------------------------------------------------------------------------------------
+
+
+class Lines:
+    """A line for each phase of a download: for files and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[str, int] | None = None
+
+    def __call__(self, job: Json) -> None:
+        """Show the job as it stands now, if it has come to another phase or another attempt."""
+        place = (job["phase"], job["attempt"])
+        # How it ended is said after this, once.
+        if place == self._last or job["phase"] == "done" or job["error"]:
+            return
+        self._last = place
+        size = f" ({_progress(job)})" if job["phase"] == "downloading" else ""
+        self._console.print(f"{job['model']}: {job['message'] or job['phase'] + size}", soft_wrap=True)
+
+
+class Bar:
+    """Two lines that are drawn anew: what is going on, and how far it is."""
+
+    def __init__(self, console: Console, live: Live) -> None:
+        self._console, self._live = console, live
+        self._phase, self._since_s = "", time.monotonic()
+
+    def __call__(self, job: Json) -> None:
+        """Show the job as it stands now."""
+        if job["phase"] != self._phase:
+            self._phase, self._since_s = job["phase"], time.monotonic()
+        age_s = time.monotonic() - self._since_s
+        # Checking 40 GB takes minutes in which nothing else moves.
+        age = f", for {_duration(age_s)}" if age_s >= PHASE_AGE_FROM_S and job["phase"] != "downloading" else ""
+        doing = Text(f"{job['model']}: {job['message'] or job['phase'] + age}", overflow="ellipsis", no_wrap=True)
+        self._live.update(Group(doing, self._figures(job)), refresh=True)
+
+    def _figures(self, job: Json) -> Table | Text:
+        known = [figure for figure in (_percent(job), _progress(job), _rate(job), _left(job)) if figure != NOTHING]
+        while len(known) > 1 and len("  ".join(known)) > self._console.width:
+            known.pop()
+        figures = Text("  ".join(known), no_wrap=True)
+        least, most = BAR_WIDTHS
+        width = min(most, self._console.width - figures.cell_len - 2)
+        if job["percent"] is None or width < least:
+            return figures
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_row(ProgressBar(total=100, completed=job["percent"], width=width, complete_style="green"), figures)
+        return grid
+
+
+# --- values in words -------------------------------------------------------------------------------------------------
+
+
+def moment(text: str | None) -> str:
+    """Return a moment in the time of this machine, to the minute."""
+    if not text:
+        return NOTHING
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _installed(model: Json) -> str:
+    if model["own_model"]:
+        return "your own model"
+    if model["installed"]:
+        form = model["installed_quantization"]
+        return f"installed, {form}" if form else "installed"
+    return "not installed" if model["published"] else "never published"
+
+
+def _memory(model: Json) -> str:
+    needs = model["memory"].get("need_bytes") or {}
+    need = needs.get(model["installed_quantization"]) or min(needs.values(), default=None)
+    return NOTHING if need is None else f"{need / 2**30:.1f} GiB"
+
+
+def _size(model: Json) -> str:
+    if model["size_bytes"] is not None:
+        return format_download(model["size_bytes"])
+    return NOTHING if model["download_size_mb"] is None else format_download(model["download_size_mb"] * 1_000_000)
+
+
+def _used(model: Json) -> str | None:
+    if not model["usage_count"]:
+        return None
+    succeeded = f"{model['usage_count']:,} times, {_share(model['success_rate'])} succeeded"
+    return f"{succeeded}, {_seconds(model['avg_inference_time'])} on average, last on {moment(model['last_used'])}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text}." if text and not text.endswith(".") else text
+
+
+def _bytes(size_bytes: int | None) -> str:
+    return NOTHING if size_bytes is None else format_download(size_bytes)
+
+
+def _share(rate: float | None) -> str:
+    return NOTHING if rate is None else f"{100 * rate:.0f} %"
+
+
+def _seconds(seconds: float | None) -> str:
+    return NOTHING if seconds is None else f"{seconds:.2f} s"
+
+
+def _state(job: Json) -> str:
+    return job["phase"] if job["state"] in ("downloading", "verifying") else str(job["state"])
+
+
+def _percent(job: Json) -> str:
+    # Cut, not rounded: 99.9 is not done.
+    return NOTHING if job["percent"] is None else f"{int(job['percent'])} %"
+
+
+def _progress(job: Json) -> str:
+    done, total = job["downloaded_bytes"], job["total_bytes"]
+    if total is None:
+        return format_download(done) if done else NOTHING
+    about = "about " if job["total_is_estimate"] else ""
+    if done >= total:
+        return about + format_download(total)
+    done_words = f"{done / 1e9:.1f}" if total >= 1e9 else f"{done / 1e6:.0f}"
+    return f"{done_words} of {about}{format_download(total)}"
+
+
+def _rate(job: Json) -> str:
+    rate = job["bytes_per_second"]
+    return NOTHING if rate is None else f"{rate / 1e6:.1f} MB/s"
+
+
+def _left(job: Json) -> str:
+    return NOTHING if job["eta_seconds"] is None else f"{_duration(job['eta_seconds'])} left"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> [_duration(seconds) for seconds in (0.2, 59.6, 61, 3700)]
+    ['1 s', '1 min 0 s', '1 min 1 s', '1 h 1 min']
+    """
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

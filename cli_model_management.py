@@ -1,0 +1,591 @@
+"""The terminal: arguments in, one call of the REST face, words or JSON out, and an exit code that says how it went.
+
+    python cli_model_management.py [--url URL | --file PATH] [--json] COMMAND
+
+With --url the face of a service is asked. Without it the face runs in this process, on the document itself; so every
+command exists once, and answers the same either way.
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong use, also a value that is not acceptable; 3 Ollama not reachable;
+130 interrupted. What went wrong stands on stderr, with what to do. With --json stdout holds one JSON document whatever
+happens: what the REST face answers, or its problem. Only what is refused before anything is asked (an option that does
+not exist) leaves it empty.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+# rich, requests, Flask and ours are imported by the first command that needs them: --help must not wait for them.
+if TYPE_CHECKING:
+    from cli_display import Display
+    from rest_client import Problem, RestClient
+
+Json = dict[str, Any]
+
+DONE, REFUSED, WRONG_USE, NO_OLLAMA, INTERRUPTED = 0, 1, 2, 3, 130
+
+# Every code that a problem can carry. tests/test_cli_model_management.py holds it complete.
+EXIT_CODES: Mapping[str, int] = {
+    **dict.fromkeys(
+        (
+            "cannot_delete_current", "cannot_start", "download_failed", "download_not_found", "host_not_allowed",
+            "insufficient_disk", "insufficient_vram", "internal_error", "invalid_transition", "method_not_allowed",
+            "model_in_use", "model_not_found", "model_not_installed", "model_not_published", "name_taken",
+            "no_current_model", "no_suitable_model", "not_found", "ollama_error", "origin_not_allowed",
+            "payload_too_large", "refused", "registry_unavailable", "service_unavailable", "service_unexpected",
+            "store_busy", "store_unreadable", "store_unwritable", "unauthorized", "unsupported_media_type",
+        ),
+        REFUSED,
+    ),
+    **dict.fromkeys(
+        ("invalid_model_name", "invalid_request", "registry_not_allowed", "unknown_quantization"), WRONG_USE
+    ),
+    **dict.fromkeys(("ollama_timeout", "ollama_unavailable"), NO_OLLAMA),
+    "interrupted": INTERRUPTED,
+}  # fmt: skip
+
+PURPOSES = ("speed", "balanced", "quality", "specialized")
+PRIORITIES = ("speed", "balanced", "quality")
+
+
+# --- how a command meets the face ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Terminal:
+    """What the options before the command have settled: whom to ask, and how to show what comes back."""
+
+    url: str | None
+    file: Path | None
+    as_json: bool
+    verbose: bool
+
+    @cached_property
+    def service(self) -> RestClient:
+        """The face. Raises Problem where the settings or the document do not allow to open it."""
+        return self.open()
+
+    def open(self) -> RestClient:
+        """Open the face once more."""
+        from rest_client import OverHttp, RestClient
+
+        if self.url is None:
+            return _in_process(self.file)
+        try:
+            return RestClient(OverHttp(self.url, os.environ.get("MODEL_MANAGER_TOKEN")))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--url") from None
+
+    def close(self) -> None:
+        """Let go of the face, if it was opened."""
+        if "service" in self.__dict__:
+            self.service.close()
+
+    @cached_property
+    def display(self) -> Display:
+        """What writes for a person."""
+        from cli_display import Display
+
+        return Display(self.program)
+
+    @property
+    def program(self) -> str:
+        """How this program was called, up to the command: what a person may type again."""
+        script = sys.argv[0]
+        words = ["python", script] if script.endswith(".py") else [Path(script).stem]
+        if self.url is not None:
+            words += ["--url", self.url]
+        if self.file is not None:
+            words += ["--file", str(self.file)]
+        return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+    def show(self, answer: Json, draw: Callable[[Display, Json], None]) -> None:
+        """Write an answer: as it is with --json, else as `draw` words it."""
+        if self.as_json:
+            _write_json(answer)
+            return
+        from cli_display import printable
+
+        clean = printable(answer)
+        self.display.note_ollama(clean)
+        draw(self.display, clean)
+
+    def explain(self, problem: Problem) -> int:
+        """Write what went wrong, and return the exit code for it."""
+        from cli_display import printable
+
+        if self.as_json:
+            _write_json(problem.body)
+        remedy = problem.body.get("remedy")
+        if problem.code == "unauthorized":
+            remedy = "Set MODEL_MANAGER_TOKEN to the service's token in the environment of this command."
+        if problem.code == "internal_error" and self.url is None and not self.verbose:
+            remedy = "Run it again with --verbose to see the log."
+        lines = [problem.body.get("error") or str(problem), *([remedy] if remedy else [])]
+        click.echo(printable("\n".join(lines)), err=True)
+        return EXIT_CODES.get(problem.code, REFUSED)
+
+
+def _in_process(file: Path | None) -> RestClient:
+    """Open the face of an app in this process, on the document itself. Raises Problem."""
+    from app import create_app, create_manager
+    from model_core.errors import ModelManagerError, as_facts
+    from model_settings import load_settings
+    from rest_client import InProcess, Problem, RestClient
+
+    try:
+        settings = load_settings(**({} if file is None else {"metadata_file": file}))
+        manager = create_manager(settings)
+    except ModelManagerError as error:
+        raise Problem({"success": False, **as_facts(error)}) from error
+    token = settings.token.get_secret_value() if settings.token else None
+    return RestClient(InProcess(create_app(settings, manager), token, on_close=manager.close))
+
+
+def _write_json(document: Json) -> None:
+    # Where the terminal or pipe has another encoding, escapes keep every character.
+    encoding = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "")
+    click.echo(json.dumps(document, indent=2, ensure_ascii=encoding != "utf8"))
+
+
+class Commands(click.Group):
+    """The commands. Whatever goes wrong in one ends here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn a problem or Ctrl-C into words and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            from rest_client import Problem, problem
+
+            if isinstance(error, KeyboardInterrupt):
+                error = problem("interrupted", "Interrupted", "Interrupted.", "")
+            if not isinstance(error, Problem):
+                raise
+            ctx.exit(ctx.obj.explain(error))
+
+
+def model_name(text: str) -> str:
+    """Return a name as it was typed. Refuses only what cannot stand in an address; the face knows Ollama's rules."""
+    is_text = not any("\ud800" <= letter <= "\udfff" for letter in text)  # else bytes of no encoding were typed
+    if not is_text or not text.strip("./ "):
+        raise click.BadParameter("A name looks like llama3.2:3b or hf.co/user/repository:Q4_K_M.")
+    return text
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--url", metavar="URL", help="Ask the service there instead, such as http://127.0.0.1:5110.")
+@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="Work on this document.")
+@click.option("--json", "as_json", is_flag=True, help="Write what the REST face answers.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
+@click.pass_context
+def commands(ctx: click.Context, url: str | None, file: Path | None, as_json: bool, verbose: bool) -> None:
+    """Choose, fetch, switch and watch the language models that Ollama runs for Junmai AutoDev.
+
+    Works on the document that the service and AI Selector use; no service is needed. With --url it asks a service, with
+    the token from MODEL_MANAGER_TOKEN if there is one.
+
+    \b
+    Exit codes:
+      0 done             2 wrong use               130 interrupted
+      1 refused, failed  3 Ollama not reachable
+
+    \b
+    Example: junmai-models recommend 8 balanced
+    """
+    if url is not None and file is not None:
+        raise click.UsageError("--url and --file exclude each other: the service has its own document.")
+    # What is logged is said by the answer, too; without any handler Python would print the warnings.
+    how_to_log: dict[str, Any] = {"level": "INFO"} if verbose else {"handlers": [logging.NullHandler()]}
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s", **how_to_log)
+    # A path is meant from where the person stands, as everywhere in a terminal.
+    ctx.obj = Terminal(url, file.absolute() if file else None, as_json, verbose)
+    ctx.call_on_close(ctx.obj.close)
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@commands.command("list")
+@click.option("--purpose", type=click.Choice(PURPOSES), help="Only what is made for this.")
+@click.option("--max-vram", type=float, metavar="GB", help="Only what was promised to run with so much.")
+@click.option("--installed", is_flag=True, help="Only what is installed.")
+@click.pass_obj
+def list_models(here: Terminal, purpose: str | None, max_vram: float | None, installed: bool) -> None:
+    """List the models that there are, the smallest first.
+
+    \b
+    Example: junmai-models list --max-vram 8 --purpose balanced
+    """
+    answer = here.service.models(purpose, max_vram, installed_only=installed)
+    here.show(answer, lambda to, shown: to.models(shown))
+
+
+@commands.command()
+@click.pass_obj
+def installed(here: Terminal) -> None:
+    """List the names of what Ollama holds.
+
+    \b
+    Example: junmai-models installed
+    """
+    here.show(here.service.installed(), lambda to, shown: to.names(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.pass_obj
+def info(here: Terminal, name: str) -> None:
+    """Show all that is known of one model.
+
+    \b
+    Example: junmai-models info llama3.1:8b-instruct
+    """
+    here.show(here.service.info(name), lambda to, shown: to.model(shown["model"]))
+
+
+@commands.command()
+@click.pass_obj
+def current(here: Terminal) -> None:
+    """Show which model is selected.
+
+    \b
+    Example: junmai-models current
+    """
+    here.show(here.service.current(), lambda to, shown: to.current(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.option("--quantization", metavar="FORM", help="Use this form of it, such as q4 or q8.")
+@click.option("--require-fit", is_flag=True, help="Refuse what does not lie on the card as a whole.")
+@click.pass_obj
+def switch(here: Terminal, name: str, quantization: str | None, require_fit: bool) -> None:
+    """Make an installed model the one that is used.
+
+    \b
+    Example: junmai-models switch llama3.2:1b-instruct
+    """
+    answer = here.service.switch(name, quantization, require_fit=require_fit)
+    here.show(answer, lambda to, shown: to.switched(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(here: Terminal, name: str, yes: bool) -> None:
+    """Delete a model from Ollama, after asking.
+
+    \b
+    Example: junmai-models delete llama3.2:1b-instruct
+    """
+    if not yes:
+        _make_sure(here, name)
+    here.show(here.service.delete(name), lambda to, shown: to.deleted(shown))
+
+
+def _make_sure(here: Terminal, name: str) -> None:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError("Nobody can be asked whether to delete it. Add --yes if you are sure.")
+    here.display.note(f"Delete {name} from Ollama? It would have to be downloaded again. [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise _refused("Nothing was deleted.")
+
+
+@commands.command()
+@click.pass_obj
+def sync(here: Terminal) -> None:
+    """Ask Ollama what it holds now, and remember it.
+
+    \b
+    Example: junmai-models sync
+    """
+    here.show(here.service.sync(), lambda to, shown: to.synced(shown))
+
+
+# --- downloads -------------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.option("--quantization", metavar="FORM", help="Fetch this form, such as q8; 4-bit when left out.")
+@click.option("--force", is_flag=True, help="Fetch again what is there already.")
+@click.pass_obj
+def download(here: Terminal, name: str, quantization: str | None, force: bool) -> None:
+    """Fetch a model and wait until it is there.
+
+    If it is being fetched already, this joins in. Ctrl-C with --url leaves the service to go on. Without it the
+    download stops, and the same command goes on from there.
+
+    \b
+    Example: junmai-models download llama3.1:8b-instruct --quantization q8
+    """
+    answer = here.service.start_download(name, quantization, force=force)
+    begun = answer["download"]
+    if begun["already_installed"]:
+        here.show(answer, lambda to, shown: to.downloaded(shown))
+        return
+    again = f"{here.program} download {name}" + (f" --quantization {quantization}" if quantization else "")
+    try:
+        job = _watch(here, begun)
+    except KeyboardInterrupt:
+        raise _interrupted(here, begun, again) from None
+    if job["state"] != "completed":
+        raise _not_completed(job, again)
+    answer |= {"message": f"{job['model']} is installed.", "download": job}
+    here.show(answer, lambda to, shown: to.downloaded(shown))
+
+
+def _watch(here: Terminal, begun: Json) -> Json:
+    """Show a download until nobody works on it any more, and return it as it is then."""
+    steps = here.service.follow(begun)
+    if not here.as_json:
+        steps = here.display.shown_meanwhile(steps)
+    job = begun
+    for job in steps:  # noqa: B007 - the last one is what counts
+        pass
+    return job
+
+
+def _interrupted(here: Terminal, job: Json, again: str) -> Problem:
+    """Stop watching, and say what becomes of the download: who owns it decides, not how it was asked for."""
+    from rest_client import UNDER_WAY, problem
+
+    here.close()
+    with here.open() as face:
+        job = face.download(job["id"])["download"]
+    model, remedy = job["model"], ""
+    if job["state"] in UNDER_WAY:
+        owner = f"the service at {here.url}" if here.url else "another program on this document"
+        happened = f"The download of {model} goes on: {owner} fetches it."
+        remedy = f"How far it is: {here.program} downloads\nJoin in again: {again}"
+    elif job["state"] == "completed":
+        happened = f"{model} has just been installed."
+    else:
+        happened, remedy = _kept(job), f"Go on from there: {again}"
+    return problem("interrupted", "Interrupted", happened, remedy, download=job)
+
+
+def _not_completed(job: Json, again: str) -> Problem:
+    from rest_client import Problem, problem
+
+    if job["error"]:
+        return Problem({"success": False, **job["error"], "download": job})
+    return problem("download_failed", "Download failed", _kept(job), f"Go on from there: {again}", download=job)
+
+
+def _kept(job: Json) -> str:
+    return f"The download of {job['model']} is {job['state']}; what has arrived is kept."
+
+
+@commands.command()
+@click.pass_obj
+def downloads(here: Terminal) -> None:
+    """List the downloads on record, and how far each is.
+
+    \b
+    Example: junmai-models downloads
+    """
+    here.show(here.service.downloads(), lambda to, shown: to.downloads(shown))
+
+
+# --- advice and statistics -------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.argument("gb", type=float, required=False)
+@click.argument("wish", type=click.Choice(PRIORITIES), required=False)
+@click.option("--vram", type=float, metavar="GB", help="Memory that is free on the card; the settings know it, too.")
+@click.option("--priority", type=click.Choice(PRIORITIES), help="What matters most; balanced when left out.")
+@click.option("--context", type=int, metavar="TOKENS", help="How much a prompt and its answer may hold together.")
+@click.option("--needs", multiple=True, metavar="ABILITY", help="What it must be able to do, such as vision.")
+@click.option("--installed", is_flag=True, help="Only what is installed.")
+@click.pass_obj
+def recommend(
+    here: Terminal,
+    gb: float | None,
+    wish: str | None,
+    vram: float | None,
+    priority: str | None,
+    context: int | None,
+    needs: tuple[str, ...],
+    installed: bool,
+) -> None:
+    """Name the model that suits this card best, and why.
+
+    GB and the wish may stand in place of --vram and --priority.
+
+    \b
+    Example: junmai-models recommend 8 balanced
+    Example: junmai-models recommend --vram 12 --needs vision
+    """
+    if (gb is not None and vram is not None) or (wish and priority):
+        raise click.UsageError("The same was said twice: as a word, and as an option.")
+    answer = here.service.recommend(
+        vram if gb is None else gb,
+        priority or wish or "balanced",
+        context_tokens=context,
+        needs=needs,
+        installed_only=True if installed else None,
+    )
+    here.show(answer, lambda to, shown: to.recommendation(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.option("--vram", type=float, metavar="GB", help="Memory that is free on the card; the settings know it, too.")
+@click.option("--quantization", metavar="FORM", help="Which form of it, such as q4 or q8.")
+@click.option("--context", type=int, metavar="TOKENS", help="How much a prompt and its answer may hold together.")
+@click.pass_obj
+def check(here: Terminal, name: str, vram: float | None, quantization: str | None, context: int | None) -> None:
+    """Say whether a model fits on the card as a whole.
+
+    The exit code is 0 also where it does not: the question was answered.
+
+    \b
+    Example: junmai-models check llama3.1:8b-instruct --vram 8
+    """
+    here.show(here.service.check(name, vram, quantization, context), lambda to, shown: to.check(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name, required=False)
+@click.pass_obj
+def stats(here: Terminal, name: str | None) -> None:
+    """Show how often, how well and how fast models worked.
+
+    \b
+    Example: junmai-models stats llama3.2:1b-instruct
+    """
+    here.show(here.service.statistics(name), lambda to, shown: to.statistics(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.argument("seconds", type=float)
+@click.option("--failed", is_flag=True, help="It did not succeed.")
+@click.pass_obj
+def record(here: Terminal, name: str, seconds: float, failed: bool) -> None:
+    """Count one inference of a model, with its time.
+
+    0 SECONDS count it without a time. The time of a failure does not spoil the average.
+
+    \b
+    Example: junmai-models record llama3.2:1b-instruct 1.4
+    """
+    answer = here.service.record(name, seconds, success=not failed)
+    here.show(answer, lambda to, _: to.recorded(name, seconds, failed=failed))
+
+
+# --- care of the data ------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.argument("path", type=click.Path(dir_okay=False, allow_dash=True))
+@click.pass_obj
+def export(here: Terminal, path: str) -> None:
+    """Write the document to a file, to keep or to take elsewhere.
+
+    A file of that name is replaced. The PATH - is stdout.
+
+    \b
+    Example: junmai-models export models.json
+    """
+    document = here.service.export()
+    if path == "-":
+        click.echo(document)  # bytes go out as they are
+        return
+    try:
+        _write_whole(Path(path), document)
+    except OSError as error:
+        raise _refused(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
+    answer = {"success": True, "message": f"The document is in {path}.", "output_file": path}
+    here.show(answer, lambda to, shown: to.done(shown["message"]))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that an older one stays until the new one is whole."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@commands.command("import")
+@click.argument("document", type=click.File("rb"), metavar="PATH")
+@click.option("--replace", is_flag=True, help="Take its figures and selection in place of those here.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.pass_obj
+def import_document(here: Terminal, document: BinaryIO, replace: bool, dry_run: bool) -> None:
+    """Add an exported document to the one here.
+
+    Histories are united; taking over the same document twice changes nothing. The PATH - is stdin.
+
+    \b
+    Example: junmai-models import models.json --dry-run
+    """
+    answer = here.service.import_document(document.read(), replace=replace, dry_run=dry_run)
+    here.show(answer, lambda to, shown: to.imported(shown))
+
+
+# --- around it -------------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.pass_context
+def health(ctx: click.Context) -> None:
+    """Show how each part is.
+
+    The exit code is 3 where Ollama is not reachable, and 1 where the document is not well.
+
+    \b
+    Example: junmai-models health
+    """
+    here: Terminal = ctx.obj
+    answer = here.service.health()
+    here.show(answer, lambda to, shown: to.health(shown))
+    if not answer["ready"]:
+        ctx.exit(REFUSED if not answer["parts"]["store"]["ok"] else NO_OLLAMA)
+
+
+def _refused(happened: str, remedy: str = "") -> Problem:
+    """Return the problem of a command that this terminal itself ends."""
+    from rest_client import problem
+
+    return problem("refused", "Refused", happened, remedy)
+
+
+def main() -> None:
+    """Run the command that was typed."""
+    for stream in (sys.stdout, sys.stderr):
+        # A Windows console of an old code page lacks letters that a name may have: better one "?" than no answer.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        commands()
+    except OSError as error:  # such as a full disk under stdout; a pipe whose reader has gone ends within click
+        click.echo(f"This broke off: {error}.", err=True)
+        # What is left of it would be tried again at the very end, and complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,352 @@
+"""Speak to our own REST face and return its JSON as plain values: over HTTP to a service, or within this process.
+
+    with RestClient(OverHttp("http://127.0.0.1:5110")) as service:
+        service.switch("llama3.2:1b-instruct")["previous"]
+
+Both ways meet the same face, so what a caller writes for one works with the other. This module knows addresses and
+bodies; docs/api.md says what is in an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+Json = dict[str, Any]
+
+DEFAULT_PREFIX = "/api/model"
+CONNECT_S = 5.0
+# Longer than anything that the service itself waits for: it asks Ollama several times in one deletion.
+ANSWER_S = 120.0
+UNDER_WAY = ("queued", "downloading", "verifying")
+
+
+class Problem(Exception):
+    """The face refused, or did not answer; ``body`` is the problem as the face words it (RFC 9457)."""
+
+    def __init__(self, body: Json) -> None:
+        super().__init__(body.get("detail") or body.get("error") or "unknown problem")
+        self.body = body
+
+    @property
+    def code(self) -> str:
+        """The stable word for what happened."""
+        return str(self.body.get("code", "internal_error"))
+
+
+def problem(code: str, title: str, happened: str, remedy: str, **facts: Any) -> Problem:
+    """Return a problem of the caller's own making, in the form of the face's."""
+    detail = f"{happened} {remedy}".strip()
+    return Problem(
+        {"success": False, "code": code, "title": title, "error": happened, "remedy": remedy, "detail": detail, **facts}
+    )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one request."""
+
+    status: int
+    body: bytes
+
+
+class Transport(Protocol):
+    """Carries requests to the face. Raises Problem where nobody answers."""
+
+    def send(self, method: str, target: str, body: bytes | None) -> Reply:
+        """Carry one request; target is the path below the face's own address, with its query."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held for it."""
+        ...
+
+
+class OverHttp:
+    """The face of a service.
+
+    url       where it answers; without a path, /api/model is meant
+    token     what the service asks for, None: nothing
+    answer_s  how long an answer may take
+
+    Raises ValueError for what is no address of a service.
+    """
+
+    def __init__(self, url: str, token: str | None = None, answer_s: float = ANSWER_S) -> None:
+        self.base, self._answer_s = _base(url), answer_s
+        self._session = requests.Session()
+        # A proxy set for the internet must not catch what is meant for this machine or network, nor .netrc the token.
+        self._session.trust_env = False
+        self._session.headers["Accept"] = "application/json"
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def send(self, method: str, target: str, body: bytes | None) -> Reply:
+        """Carry one request. Raises Problem: service_unavailable."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            answer = self._session.request(
+                method,
+                self.base + target,
+                data=body,
+                headers=headers,
+                timeout=(CONNECT_S, self._answer_s),
+                # A change that is sent elsewhere as a GET would look as if it had been made.
+                allow_redirects=False,
+            )
+        except requests.ReadTimeout:
+            raise self._silent(
+                f"did not answer within {self._answer_s:g} s",
+                "What was asked for may still happen; look before repeating.",
+            ) from None
+        except requests.RequestException as error:
+            raise self._silent(
+                "does not answer", "Start the service (python start.py), or correct the address."
+            ) from error
+        return Reply(answer.status_code, answer.content)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _silent(self, how: str, remedy: str) -> Problem:
+        return problem(
+            "service_unavailable", "Service not reachable", f"The service at {self.base} {how}.", remedy, url=self.base
+        )
+
+
+class InProcess:
+    """The face of an app in this process: no server, no socket.
+
+    token     what the app asks for, None: nothing
+    on_close  called once, to end what works behind the app
+    """
+
+    def __init__(
+        self, app: WSGIApplication, token: str | None = None, on_close: Callable[[], None] = lambda: None
+    ) -> None:
+        # Imported late: who speaks to a service does without it.
+        from werkzeug.test import Client
+
+        self._client = Client(app, use_cookies=False)
+        self._headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+        self._on_close: Callable[[], None] | None = on_close
+
+    def send(self, method: str, target: str, body: bytes | None) -> Reply:
+        """Carry one request."""
+        kind = None if body is None else "application/json"
+        answer = self._client.open(
+            DEFAULT_PREFIX + target, method=method, data=body, content_type=kind, headers=self._headers
+        )
+        return Reply(answer.status_code, answer.get_data())
+
+    def close(self) -> None:
+        """End what works behind the app."""
+        on_close, self._on_close = self._on_close, None
+        if on_close:
+            on_close()
+
+
+class RestClient:
+    """The face's routes as methods. Each returns the JSON of its answer, or raises Problem with that of the refusal."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the service; in this process, end it."""
+        self._transport.close()
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def models(
+        self, purpose: str | None = None, max_vram_gb: float | None = None, *, installed_only: bool = False
+    ) -> Json:
+        """Every model that passes the filters."""
+        return self._get(
+            "/list", purpose=purpose, max_vram=max_vram_gb, installed_only="true" if installed_only else None
+        )
+
+    def installed(self) -> Json:
+        """The names of what Ollama holds."""
+        return self._get("/installed")
+
+    def info(self, name: str) -> Json:
+        """One model."""
+        return self._get(f"/info/{quote(name, safe='')}")
+
+    def current(self) -> Json:
+        """The selected model."""
+        return self._get("/current")
+
+    def switch(self, name: str, quantization: str | None = None, *, require_fit: bool = False) -> Json:
+        """Make a model the current one."""
+        return self._post("/switch", model=name, quantization=quantization, require_fit=require_fit)
+
+    def delete(self, name: str) -> Json:
+        """Delete a model from Ollama."""
+        return self._ask("DELETE", "/delete", {"model": name})
+
+    def sync(self) -> Json:
+        """Ask Ollama what it holds, and remember it."""
+        return self._post("/sync")
+
+    # --- downloads ---------------------------------------------------------------------------------------------------
+
+    def start_download(self, name: str, quantization: str | None = None, *, force: bool = False) -> Json:
+        """Have a model fetched in the background."""
+        return self._post("/download", model=name, quantization=quantization, force=force)
+
+    def downloads(self) -> Json:
+        """Every download on record."""
+        return self._get("/downloads")
+
+    def download(self, download_id: str, *, since: int | None = None, wait_s: float | None = None) -> Json:
+        """One download; with since and wait_s, as soon as there is something newer than that version."""
+        return self._get(f"/downloads/{quote(download_id, safe='')}", since=since, wait=wait_s)
+
+    def follow(self, job: Json, every_s: float = 1.0) -> Iterator[Json]:
+        """Yield a download after each change and at least every so often, the last time when nobody works on it."""
+        yield job
+        while job["state"] in UNDER_WAY:
+            try:
+                job = self.download(job["id"], since=job["version"], wait_s=every_s)["download"]
+            except Problem as lost:
+                if lost.code == "service_unavailable":
+                    lost.body["remedy"] = (
+                        "Once it is back it goes on with the download; the same command joins in again."
+                    )
+                raise
+            yield job
+
+    # --- advice and statistics ---------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        available_vram_gb: float | None = None,
+        priority: str = "balanced",
+        *,
+        context_tokens: int | None = None,
+        needs: Iterable[str] = (),
+        installed_only: bool | None = None,
+    ) -> Json:
+        """The model that suits best, and the others."""
+        return self._post(
+            "/recommend",
+            available_vram_gb=available_vram_gb,
+            priority=priority,
+            context_tokens=context_tokens,
+            needs=list(needs),
+            installed_only=installed_only,
+        )
+
+    def check(
+        self,
+        name: str,
+        available_vram_gb: float | None = None,
+        quantization: str | None = None,
+        context_tokens: int | None = None,
+    ) -> Json:
+        """Whether a model lies on the card as a whole."""
+        return self._post(
+            "/check_compatibility",
+            model=name,
+            available_vram_gb=available_vram_gb,
+            quantization=quantization,
+            context_tokens=context_tokens,
+        )
+
+    def statistics(self, name: str | None = None) -> Json:
+        """What is on record, of one model or of all."""
+        return self._get("/statistics", model=name)
+
+    def record(self, name: str, seconds: float, *, success: bool = True) -> Json:
+        """Count one inference."""
+        return self._post("/usage", model=name, inference_time=seconds, success=success)
+
+    # --- care of the data --------------------------------------------------------------------------------------------
+
+    def export(self) -> bytes:
+        """The document, byte for byte as the face hands it out."""
+        reply = self._transport.send("GET", "/export", None)
+        if reply.status != 200:
+            _answer(reply)
+        return reply.body
+
+    def import_document(self, document: bytes, *, replace: bool = False, dry_run: bool = False) -> Json:
+        """Take over an exported document, or say what that would change."""
+        query = _query(mode="replace" if replace else "merge", dry_run="true" if dry_run else "false")
+        return _answer(self._transport.send("POST", f"/import{query}", document))
+
+    # --- around it ---------------------------------------------------------------------------------------------------
+
+    def health(self) -> Json:
+        """How each part is."""
+        return self._get("/health")
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, **query: Any) -> Json:
+        return _answer(self._transport.send("GET", path + _query(**query), None))
+
+    def _post(self, path: str, **body: Any) -> Json:
+        return self._ask("POST", path, {name: value for name, value in body.items() if value is not None})
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> Json:
+        return _answer(self._transport.send(method, path, json.dumps(body).encode() if body else None))
+
+
+def _query(**values: Any) -> str:
+    given = {name: value for name, value in values.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _answer(reply: Reply) -> Json:
+    """Return the JSON of a good answer. Raises Problem for a refusal, and for what is none of the face's."""
+    try:
+        data = json.loads(reply.body)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict) or "success" not in data:
+        raise problem(
+            "service_unexpected",
+            "Not an answer of the model manager",
+            f"What answers there is not the model manager (status {reply.status}).",
+            "Correct the address; behind another program it has that program's prefix as its path.",
+            status=reply.status,
+        )
+    if not data["success"]:
+        raise Problem(data)
+    return data
+
+
+def _base(url: str) -> str:
+    """Return the face's own address, without a slash at its end. Raises ValueError for what is no such address.
+
+    >>> _base("localhost:5110"), _base("https://photos.lan/ai/")
+    ('http://localhost:5110/api/model', 'https://photos.lan/ai')
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an address like http://127.0.0.1:5110")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("has more than a host, a port and a path; a token belongs into MODEL_MANAGER_TOKEN")
+    _ = parts.port  # raises ValueError for what is no port
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or DEFAULT_PREFIX}"

@@ -1,0 +1,228 @@
+"""What a person sees: whole names in narrow windows, honest figures, and nothing that steers the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from rich.live import Live
+
+from cli_display import Bar, Display, Lines, moment, printable
+
+NAME = "llama3.2:1b-instruct"
+
+
+def a_model(**fields):
+    return {
+        "name": NAME,
+        "display_name": "Llama",
+        "purpose": "speed",
+        "installed": True,
+        "published": True,
+        "own_model": False,
+        "installed_quantization": "q4",
+        "memory": {"need_bytes": {"q4": 2 * 2**30, "q8": 3 * 2**30}},
+        "size_bytes": 810_000_000,
+        "download_size_mb": 1300,
+    } | fields
+
+
+def a_job(**fields):
+    return {
+        "id": "d1",
+        "model": NAME,
+        "state": "downloading",
+        "phase": "downloading",
+        "message": None,
+        "attempt": 1,
+        "percent": 42.7,
+        "downloaded_bytes": 2_100_000_000,
+        "total_bytes": 4_900_000_000,
+        "total_is_estimate": False,
+        "bytes_per_second": 35_000_000,
+        "eta_seconds": 80.0,
+        "error": None,
+    } | fields
+
+
+def shown(draw, width=80, **console):
+    display, out = Display("models"), io.StringIO()
+    display.console = Console(
+        file=out, width=width, markup=False, emoji=False, highlight=False, color_system=None, **console
+    )
+    draw(display)
+    return out.getvalue()
+
+
+def drawn_bar(job, width=80):
+    def draw(display):
+        with Live(console=display.console, auto_refresh=False) as live:
+            Bar(display.console, live)(job)
+
+    return shown(draw, width, force_terminal=True)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [20, 25, 40, 50, 120])
+def test_a_narrow_window_shows_fewer_columns_and_whole_names(width):
+    text = shown(lambda display: display.models({"models": [a_model()]}), width)
+
+    assert NAME in text
+    assert len(text.splitlines()) == 2
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert ("speed" in text) == (width == 120)
+
+
+def test_a_window_narrower_than_a_name_folds_it():
+    text = shown(lambda display: display.models({"models": [a_model()]}), 12)
+
+    assert "".join(text.split()) == f"Model{NAME}"
+
+
+def test_columns_stand_below_one_another():
+    models = [a_model(), a_model(name="m", size_bytes=40_000_000_000, installed_quantization="q8")]
+
+    head, *rows = shown(lambda display: display.models({"models": models})).splitlines()
+
+    assert {row.index("installed") for row in rows} == {head.index("Installed")}
+    assert {row.index("B  ", head.index("Memory") + 8) for row in rows} == {head.index("Size") + 3}
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({}, "installed, q4"),
+        ({"installed_quantization": None}, "installed "),
+        ({"installed": False}, "not installed"),
+        ({"installed": False, "published": False}, "never published"),
+        ({"own_model": True}, "your own model"),
+    ],
+)
+def test_a_list_says_whose_a_model_is_and_whether_it_is_there(fields, word):
+    assert word in shown(lambda display: display.models({"models": [a_model(**fields)]}))
+
+
+def test_what_is_not_known_is_no_number():
+    unknown = a_model(installed=False, memory={}, size_bytes=None, download_size_mb=None, installed_quantization=None)
+
+    row = shown(lambda display: display.models({"models": [unknown]})).splitlines()[1]
+
+    assert row.split() == [NAME, "not", "installed", "-", "-", "speed"]
+
+
+def test_brackets_and_colons_in_a_name_are_letters(capsys):
+    Display("models").models({"models": [a_model(name="[red]x[/red]:smile:")]})
+
+    assert "[red]x[/red]:smile:" in capsys.readouterr().out
+
+
+def test_a_file_gets_every_column_whole(capsys):
+    Display("models").models({"models": [a_model(name="n" * 200)]})
+
+    assert f"{'n' * 200}  installed, q4" in capsys.readouterr().out
+
+
+def test_nothing_from_elsewhere_steers_the_terminal():
+    evil = {"model": "a\x1b]0;title\x07b\x9b31m\r", "list": ["\x08", {"\x1b": "line\nline"}], "count": 3, "none": None}
+
+    clean = printable(evil)
+
+    assert clean == {"model": "a?]0;title?b?31m?", "list": ["?", {"?": "line\nline"}], "count": 3, "none": None}
+
+
+def test_letters_of_every_script_stay():
+    assert printable("風景 ✓ ü \u3000 👨‍👩‍👧") == "風景 ✓ ü \u3000 👨‍👩‍👧"
+
+
+# --- a download ------------------------------------------------------------------------------------------------------
+
+
+def test_a_bar_tells_size_rate_time_left_and_phase():
+    text = drawn_bar(a_job())
+
+    assert f"{NAME}: downloading" in text
+    assert "42 %  2.1 of 4.9 GB  35.0 MB/s  1 min 20 s left" in text
+    assert "━" in text
+
+
+@pytest.mark.parametrize("width", [20, 30, 45, 60])
+def test_a_bar_fits_any_window(width):
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn_bar(a_job(), width)))
+
+    assert max(len(line) for line in lines) <= width
+    assert "42 %" in "".join(lines)
+
+
+def test_a_download_of_unknown_size_gets_no_bar_and_no_percent():
+    text = drawn_bar(a_job(percent=None, total_bytes=None, eta_seconds=None))
+
+    assert "2.1 GB  35.0 MB/s" in text
+    assert "━" not in text
+    assert "%" not in text
+
+
+def test_a_hundred_percent_is_for_what_is_done():
+    assert "99 %" in drawn_bar(a_job(percent=99.9))
+
+
+def test_what_goes_wrong_meanwhile_takes_the_place_of_the_phase():
+    assert "Trying again in 4 s." in drawn_bar(a_job(phase="waiting", message="No data. Trying again in 4 s."))
+
+
+def test_an_estimate_is_called_one():
+    assert "2.1 of about 4.9 GB" in drawn_bar(a_job(total_is_estimate=True))
+
+
+def test_a_file_gets_a_line_for_each_phase_and_each_attempt():
+    def draw(display):
+        lines = Lines(display.console)
+        for fields in (
+            {"phase": "waiting", "state": "queued"},
+            {},
+            {"percent": 50.0},
+            {"phase": "waiting", "message": "Trying again in 1 s."},
+            {"phase": "waiting", "message": "Trying again in 1 s."},
+            {"attempt": 2},
+            {"phase": "checking", "state": "verifying"},
+            {"phase": "done", "state": "verifying"},
+            {"phase": "done", "state": "completed"},
+            {"phase": "waiting", "state": "failed", "error": {"code": "download_failed"}, "message": "It failed."},
+        ):
+            lines(a_job(**fields))
+
+    assert shown(draw).splitlines() == [
+        f"{NAME}: waiting",
+        f"{NAME}: downloading (2.1 of 4.9 GB)",
+        f"{NAME}: Trying again in 1 s.",
+        f"{NAME}: downloading (2.1 of 4.9 GB)",
+        f"{NAME}: checking",
+    ]
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_of_an_ollama_that_is_down_is_dated(capsys):
+    ollama = {"reachable": False, "problem": "Ollama does not answer.", "checked_at": "2026-11-23T18:04:05.000000Z"}
+
+    shown(lambda display: display.note_ollama({"ollama": ollama}))
+
+    when = moment("2026-11-23T18:04:05.000000Z")
+    assert capsys.readouterr().err == f"Ollama does not answer.\nShown is the last known state, of {when}.\n"
+
+
+def test_nothing_is_said_of_an_ollama_that_answers_or_was_not_asked(capsys):
+    for answer in ({}, {"ollama": {"reachable": True}}, {"ollama": {"reachable": None}}):
+        shown(lambda display, answer=answer: display.note_ollama(answer))
+
+    assert capsys.readouterr().err == ""
+
+
+def test_an_ollama_that_never_answered_is_not_given_a_past(capsys):
+    shown(lambda display: display.note_ollama({"ollama": {"reachable": False, "problem": "Down.", "checked_at": None}}))
+
+    assert capsys.readouterr().err == "Down.\nNothing is known of it yet.\n"

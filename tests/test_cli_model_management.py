@@ -1,0 +1,899 @@
+"""The terminal: every command, on the document and through a service, and what a person is told when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+from click.testing import CliRunner
+from scripted_server import PATIENCE_S
+
+from api_model_problems import STATUS
+from app import create_app
+from cli_model_management import (
+    EXIT_CODES,
+    INTERRUPTED,
+    NO_OLLAMA,
+    PRIORITIES,
+    PURPOSES,
+    REFUSED,
+    WRONG_USE,
+    Terminal,
+    commands,
+)
+from model_core.errors import InvalidRequest, ModelManagerError, OllamaTimeout, OllamaUnavailable
+from model_core.recommender import Criteria
+from model_core.records import ModelPurpose
+from model_manager import ModelManager
+from model_settings import load_settings
+from ollama_simulator import OllamaSimulator
+from rest_client import Problem
+from web_server import serve
+
+ROOT = Path(__file__).resolve().parent.parent
+ONE_B, THREE_B, EIGHT_B, NEVER_PUBLISHED = (
+    "llama3.2:1b-instruct",
+    "llama3.2:3b-instruct",
+    "llama3.1:8b-instruct",
+    "llama3.1:13b-instruct",
+)
+SIMULATED = "This is a simulated Ollama: no model here is real."
+POSIX = pytest.mark.skipif(os.name == "nt", reason="needs signals and terminals of POSIX")
+
+
+@dataclass
+class Here:
+    """A place where commands can be run: a document, an Ollama, perhaps a service."""
+
+    ollama: str
+    document: Path
+    url: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self):
+        return ["--file", str(self.document)] if self.url is None else ["--url", self.url]
+
+    def run(self, *words, stdin=None):
+        environment = {"OLLAMA_HOST": self.ollama, **self.environment}
+        return CliRunner().invoke(commands, [*self.options, *words], input=stdin, env=environment)
+
+    def done(self, *words):
+        result = self.run(*words)
+        assert result.exit_code == 0, result.output
+        return result
+
+    def json(self, *words, stdin=None):
+        return json.loads(self.run("--json", *words, stdin=stdin).stdout)
+
+    def process(self, *words, **how):
+        """The same as a process of its own, as a person starts it."""
+        environment = {**os.environ, "OLLAMA_HOST": self.ollama, **self.environment, **how.pop("env", {})}
+        command = [sys.executable, str(ROOT / "cli_model_management.py"), *self.options, *words]
+        return subprocess.Popen(
+            command, env=environment, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
+        )
+
+
+@contextmanager
+def a_service(ollama, document, **settings):
+    manager = ModelManager(ollama, document)
+    app = create_app(load_settings(env_file=None, ollama_host=ollama, metadata_file=document, **settings), manager)
+    stop, ready, urls = threading.Event(), threading.Event(), []
+
+    def on_ready(url):
+        urls.append(url)
+        ready.set()
+
+    how = {"on_ready": on_ready, "on_stop": manager.close, "stop": stop}
+    thread = threading.Thread(target=serve, args=(app, "127.0.0.1", 0, 16), kwargs=how)
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    try:
+        yield urls[0]
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+@pytest.fixture
+def document(tmp_path):
+    return tmp_path / "document" / "models.json"
+
+
+@pytest.fixture
+def direct(simulator, document):
+    return Here(simulator.url, document)
+
+
+@pytest.fixture
+def service(simulator, document):
+    with a_service(simulator.url, document) as url:
+        yield Here(simulator.url, document, url)
+
+
+@pytest.fixture(params=["direct", "service"])
+def here(request):
+    return request.getfixturevalue(request.param)
+
+
+@contextmanager
+def a_place(face, folder):
+    """A document, a fast Ollama and, if that is the face, a service; for tests that leave each other's ground alone."""
+    with OllamaSimulator(rate_bytes_per_s=100e9, tick_s=0.002) as ollama:
+        document = folder / "models.json"
+        if face == "direct":
+            yield Here(ollama.url, document)
+        else:
+            with a_service(ollama.url, document) as url:
+                yield Here(ollama.url, document, url)
+
+
+@pytest.fixture(scope="module", params=["direct", "service"])
+def untouched(request, tmp_path_factory):
+    """Where nothing has happened, and every command is refused."""
+    with a_place(request.param, tmp_path_factory.mktemp("untouched")) as here:
+        yield here
+
+
+@pytest.fixture(scope="module", params=["direct", "service"])
+def used(request, tmp_path_factory):
+    """Where the 1B model is installed, current, and was used once; commands that change something take other models."""
+    with a_place(request.param, tmp_path_factory.mktemp("used")) as here:
+        a_used_model(here)
+        yield here
+
+
+@pytest.fixture
+def slow():
+    """An Ollama whose downloads take long enough to be watched."""
+    with OllamaSimulator(rate_bytes_per_s=400e6, tick_s=0.02) as ollama:
+        yield ollama
+
+
+def until(true, seconds=PATIENCE_S):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def a_used_model(here):
+    here.done("download", ONE_B)
+    here.done("switch", ONE_B)
+    here.done("record", ONE_B, "1.5")
+
+
+# --- every command ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """What is typed, what a person reads then, and the GET of the REST face that has the same answer."""
+
+    words: list[str]
+    told: str
+    get: str | None = None
+    before: list[str] = field(default_factory=list)
+
+
+EXPORTED = ["export", "export.json"]
+TABLE = {
+    "list": Case(["list"], rf"^{ONE_B} +installed, q4 +1\.6 GiB +810 MB +speed", "/list"),
+    "installed": Case(["installed"], rf"^{ONE_B}$", "/installed"),
+    "info": Case(["info", EIGHT_B], r"^Memory +q4 5\.54 GiB, q8 8\.67 GiB \(context of 4,096", f"/info/{EIGHT_B}"),
+    "current": Case(["current"], rf"^{ONE_B} \(installed, q4\)$", "/current"),
+    "switch": Case(["switch", ONE_B], rf"^{ONE_B} is the current model\.$"),
+    "download": Case(["download", THREE_B], rf"^{THREE_B} (is installed|was there already)\. Use it: .* {THREE_B}$"),
+    "downloads": Case(["downloads"], rf"^{ONE_B} +completed +100 % +81\d MB", "/downloads"),
+    "delete": Case(
+        ["delete", EIGHT_B, "--yes"], rf"^{EIGHT_B} is deleted\..* free again\.$", None, ["download", EIGHT_B]
+    ),
+    "recommend": Case(["recommend", "8", "speed"], r"^llama3\.2:.*\n- Made for speed"),
+    "check": Case(["check", EIGHT_B, "--vram", "8"], r"so it fits.*\n(.*\n)*Together +5\.54 GiB"),
+    "stats": Case(["stats", ONE_B], rf"^{ONE_B} +1 +100 % +1\.50 s", f"/statistics?model={ONE_B}"),
+    "record": Case(["record", EIGHT_B, "2", "--failed"], rf"^Recorded for {EIGHT_B}: a failure, 2\.00 s\.$"),
+    "sync": Case(["sync"], r"models are installed\.$"),
+    "export": Case(["export", "-"], r'"checksum": "sha256:'),
+    "import": Case(["import", "export.json", "--dry-run"], r"^Uses on record: \d+ before, \d+ after\.", None, EXPORTED),
+    "health": Case(["health"], r"^ollama: well$", "/health"),
+}
+
+
+def test_every_command_is_tried():
+    assert set(TABLE) == set(commands.commands)
+
+
+@pytest.fixture
+def case(request, used, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = TABLE[request.param]
+    if found.before:
+        used.done(*found.before)
+    return found
+
+
+@pytest.mark.parametrize("case", TABLE, indirect=True)
+def test_a_command_tells_a_person(used, case):
+    result = used.done(*case.words)
+
+    assert re.search(case.told, result.stdout, re.MULTILINE), result.stdout
+    assert "\x1b" not in result.output
+
+
+@pytest.mark.parametrize("case", TABLE, indirect=True)
+def test_a_command_tells_a_program(used, case):
+    result = used.run("--json", *case.words)
+
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert answer.get("success") or "checksum" in answer
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("case", [name for name, case in TABLE.items() if case.get], indirect=True)
+def test_with_json_the_answer_is_that_of_the_rest_face(used, case):
+    manager = ModelManager(used.ollama, used.document)
+    app = create_app(load_settings(env_file=None, metadata_file=used.document), manager)
+
+    answer = used.json(*case.words)
+
+    theirs = app.test_client().get(f"/api/model{case.get}").get_json()
+    manager.close()
+    # When Ollama was last asked is each manager's own matter.
+    for one in (answer, theirs):
+        one["ollama"].pop("checked_at", None)
+    assert answer == theirs
+
+
+def test_the_daily_loop_goes_through_in_a_terminal(here):
+    assert "llama3.2:1b-instruct" in here.done("recommend", "2", "speed").stdout
+    here.done("download", ONE_B)
+    here.done("switch", ONE_B)
+    here.done("record", ONE_B, "1.4")
+    assert "1.40 s" in here.done("stats").stdout
+    assert here.run("delete", ONE_B, "--yes").exit_code == REFUSED
+    here.done("download", THREE_B)
+    assert f"Before: {ONE_B}." in here.done("switch", THREE_B).stdout
+
+    assert "are free again" in here.done("delete", ONE_B, "--yes").stdout
+    assert here.done("installed").stdout.split() == [THREE_B]
+
+
+def test_a_service_and_the_terminal_beside_it_see_the_same(service, direct):
+    direct.done("download", ONE_B)
+    direct.done("switch", ONE_B)
+
+    assert service.json("current")["model"] == ONE_B
+
+    service.done("record", ONE_B, "2")
+    assert direct.json("stats", ONE_B)["statistics"]["usage_count"] == 1
+
+
+# --- what may be asked -----------------------------------------------------------------------------------------------
+
+
+def test_the_words_of_the_options_are_those_of_the_core():
+    assert tuple(ModelPurpose) == PURPOSES
+    assert set(PRIORITIES) == set(get_args(Criteria.model_fields["priority"].annotation))
+
+
+def test_list_filters(untouched):
+    assert untouched.json("list", "--installed")["count"] == 0
+    assert {model["purpose"] for model in untouched.json("list", "--purpose", "speed")["models"]} == {"speed"}
+    assert {model["name"] for model in untouched.json("list", "--max-vram", "2")["models"]} == {ONE_B, THREE_B}
+    assert untouched.done("list", "--max-vram", "0").stdout == "No model passes these filters.\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["8", "quality"], ["--vram", "8", "--priority", "quality"], ["8", "--priority", "quality"]],
+    ids=["positional", "options", "mixed"],
+)
+def test_recommend_takes_its_figures_in_both_forms(untouched, words):
+    criteria = untouched.json("recommend", *words)["criteria"]
+
+    assert (criteria["available_vram_gb"], criteria["priority"]) == (8.0, "quality")
+
+
+def test_recommend_needs_nothing_and_takes_everything(untouched):
+    assert untouched.json("recommend")["criteria"]["priority"] == "balanced"
+
+    criteria = untouched.json("recommend", "12", "--context", "8192", "--needs", "vision")["criteria"]
+    assert (criteria["context_tokens"], criteria["needs"]) == (8192, ["vision"])
+
+    refused = untouched.run("recommend", "12", "--installed")
+    assert refused.exit_code == REFUSED
+
+
+def test_what_is_said_twice_is_wrong_use(untouched):
+    for words in (["8", "--vram", "8"], ["8", "speed", "--priority", "speed"]):
+        assert untouched.run("recommend", *words).exit_code == WRONG_USE
+
+
+def test_the_form_of_a_model_can_be_chosen(here):
+    here.done("download", ONE_B, "--quantization", "q8")
+    here.done("download", ONE_B, "--quantization", "q4")
+
+    assert here.json("switch", ONE_B, "--quantization", "q8")["info"]["installed_quantization"] == "q8"
+    assert here.json("check", ONE_B, "--quantization", "q4", "--context", "1024")["quantization"] == "q4"
+
+
+def test_a_switch_can_insist_on_a_fit(here):
+    here.done("download", EIGHT_B, "--quantization", "q8")
+    warned = here.run("switch", EIGHT_B, "--quantization", "q8")
+    assert "Warning: " in warned.stderr
+
+    refused = here.run("switch", EIGHT_B, "--quantization", "q8", "--require-fit")
+
+    assert refused.exit_code == REFUSED
+    assert "of graphics memory" in refused.stderr
+
+
+def test_a_relative_file_starts_where_the_person_stands(simulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environment = {"OLLAMA_HOST": simulator.url}
+
+    CliRunner().invoke(commands, ["--file", "mine.json", "sync"], env=environment)
+
+    assert (tmp_path / "mine.json").exists()
+
+
+def test_without_file_the_document_of_the_settings_is_used(simulator, tmp_path):
+    environment = {"OLLAMA_HOST": simulator.url, "MODEL_MANAGER_METADATA_FILE": str(tmp_path / "set.json")}
+
+    CliRunner().invoke(commands, ["sync"], env=environment)
+
+    assert (tmp_path / "set.json").exists()
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", TABLE)
+def test_the_help_of_a_command_has_a_sentence_and_an_example_that_works(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("models.json").write_text("{}")
+
+    shown = CliRunner().invoke(commands, [command, "--help"]).stdout
+
+    sentence = commands.commands[command].get_short_help_str(200)
+    assert sentence.endswith(".")
+    assert len(sentence) < 70
+    examples = re.findall(r"Example: junmai-models (.*)", shown)
+    assert examples
+    for example in examples:
+        named, *arguments = shlex.split(example)
+        assert named == command
+        commands.commands[command].make_context(command, arguments).close()
+
+
+def test_help_does_not_wait_for_what_only_commands_need():
+    script = (
+        "import sys, cli_model_management as cli\n"
+        "try: cli.commands(['--help'])\n"
+        "except SystemExit: print('LOADED', *({'rich', 'requests', 'flask', 'pydantic'} & set(sys.modules)))\n"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert shown.stdout.splitlines()[-1] == "LOADED"
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def family(error=ModelManagerError):
+    return {error, *(kind for child in error.__subclasses__() for kind in family(child))}
+
+
+def test_every_error_has_an_exit_code():
+    own = {"interrupted", "refused", "service_unavailable", "service_unexpected"}
+
+    of_the_core = {error.code for error in family() if error.__module__ == "model_core.errors"}
+
+    assert set(EXIT_CODES) == of_the_core | set(STATUS) | own
+
+
+def test_a_value_that_is_not_acceptable_is_wrong_use_and_a_missing_ollama_has_its_own_code():
+    assert {EXIT_CODES[error.code] for error in family(InvalidRequest)} == {WRONG_USE}
+    assert {EXIT_CODES[error.code] for error in (OllamaUnavailable, OllamaTimeout)} == {NO_OLLAMA}
+    assert set(EXIT_CODES.values()) == {REFUSED, WRONG_USE, NO_OLLAMA, INTERRUPTED}
+
+
+REFUSALS = {
+    "no current model": (["current"], "no_current_model", REFUSED, "recommend names a good first choice"),
+    "unknown model": (["info", "nobody"], "model_not_found", REFUSED, "There is no model nobody"),
+    "not installed": (["switch", THREE_B], "model_not_installed", REFUSED, "Download it first."),
+    "never published": (["download", NEVER_PUBLISHED], "model_not_published", REFUSED, "nearest real models"),
+    "delete what is not there": (["delete", THREE_B, "--yes"], "model_not_installed", REFUSED, "not installed"),
+    "statistics of nobody": (["stats", "nobody"], "model_not_found", REFUSED, "There is no model"),
+    "nothing fits": (["recommend", "0.5"], "no_suitable_model", REFUSED, "needs 1.6 GiB"),
+    "bad name": (["info", "a b"], "invalid_model_name", WRONG_USE, "A name looks like"),
+    "other registry": (["download", "evil.example/a/b"], "registry_not_allowed", WRONG_USE, "not allowed here"),
+    "no such form": (["download", ONE_B, "--quantization", "q5"], "unknown_quantization", WRONG_USE, "q4, q8"),
+    "no number": (["recommend", "nan"], "invalid_request", WRONG_USE, "available_vram_gb"),
+    "endless": (["record", ONE_B, "inf"], "invalid_request", WRONG_USE, "inference_time"),
+    "less than nothing": (["list", "--max-vram", "-1"], "invalid_request", WRONG_USE, "from 0 to"),
+    "no context": (["check", ONE_B, "--context", "0"], "invalid_request", WRONG_USE, "context_tokens"),
+    "no document": (["import", "-"], "invalid_request", WRONG_USE, "Hand in what export wrote."),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "exit_code", "told"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_says_what_happened_and_what_to_do(untouched, words, code, exit_code, told):
+    for_a_person = untouched.run(*words)
+    for_a_program = untouched.run("--json", *words)
+
+    assert (for_a_person.exit_code, for_a_program.exit_code) == (exit_code, exit_code)
+    assert for_a_person.stdout == ""
+    assert told in for_a_person.stderr
+    problem = json.loads(for_a_program.stdout)
+    assert (problem["success"], problem["code"]) == (False, code)
+    assert for_a_program.stderr == for_a_person.stderr
+
+
+WRONG = {
+    "no command": [],
+    "no such command": ["dance"],
+    "no name": ["info"],
+    "empty name": ["info", ""],
+    "only dots": ["info", ".."],
+    "bytes that are no text": ["info", "a\udcff"],
+    "no such purpose": ["list", "--purpose", "beauty"],
+    "no number": ["record", ONE_B, "soon"],
+    "no such file": ["import", "not-there.json"],
+    "a folder": ["export", "."],
+    "two services": ["--url", "http://127.0.0.1:1", "--file", "x", "list"],
+    "no address": ["--url", "ftp://photos.lan", "list"],
+    "no port": ["--url", "http://photos.lan:x", "list"],
+    "a password in the address": ["--url", "http://me:secret@photos.lan", "list"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG)
+def test_wrong_use_is_refused_with_nothing_on_stdout(words):
+    result = CliRunner().invoke(commands, words)
+
+    assert result.exit_code == WRONG_USE
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+    assert "secret" not in result.stderr
+
+
+def test_a_setting_that_is_wrong_is_named(direct):
+    direct.environment = {"MODEL_MANAGER_VRAM_GB": "plenty"}
+
+    result = direct.run("--json", "recommend")
+
+    assert result.exit_code == REFUSED
+    assert json.loads(result.stdout)["code"] == "cannot_start"
+    assert "MODEL_MANAGER_VRAM_GB" in result.stderr
+
+
+def test_a_fault_of_the_program_says_how_to_see_the_log(capsys):
+    fault = {"code": "internal_error", "error": "Something went wrong.", "remedy": "The log has the details."}
+
+    exit_code = Terminal(url=None, file=None, as_json=False, verbose=False).explain(Problem(fault))
+
+    assert exit_code == REFUSED
+    assert capsys.readouterr() == ("", "Something went wrong.\nRun it again with --verbose to see the log.\n")
+
+
+# --- Ollama and the service are not always there ---------------------------------------------------------------------
+
+
+def test_what_is_known_is_told_while_ollama_is_down(here, simulator):
+    a_used_model(here)
+    simulator.stop()
+    # A service notices after two seconds at most.
+    until(lambda: here.json("list")["ollama"]["reachable"] is False)
+
+    for words in (["list"], ["installed"], ["info", ONE_B], ["current"]):
+        result = here.done(*words)
+
+        assert ONE_B in result.stdout
+        assert "Ollama does not answer at" in result.stderr
+        assert "last known state, of 20" in result.stderr
+    assert here.run("health").exit_code == NO_OLLAMA
+
+
+def test_what_needs_ollama_exits_with_its_own_code(here, simulator):
+    a_used_model(here)
+    simulator.stop()
+
+    for words in (["sync"], ["switch", ONE_B], ["download", THREE_B], ["delete", THREE_B, "--yes"]):
+        result = here.run(*words)
+
+        assert result.exit_code == NO_OLLAMA, (words, result.output)
+        assert "Ollama does not answer at" in result.stderr
+
+
+def test_nothing_is_logged_unless_it_is_asked_for(simulator, document):
+    simulator.stop()
+    here = Here(simulator.url, document)
+
+    quiet, loud = here.process("list"), here.process("--verbose", "list")
+
+    assert b"WARNING" not in quiet.communicate()[1]
+    assert b"WARNING ollama_inventory ollama not reachable" in loud.communicate()[1]
+
+
+def test_the_demonstration_never_passes_for_the_real_thing(here):
+    for words in (["list"], ["installed"], ["sync"], ["recommend", "8"]):
+        assert SIMULATED in here.run(*words).stderr
+
+
+def test_a_service_that_is_not_there_is_named(document):
+    here = Here("", document, "http://127.0.0.1:1")
+
+    result = here.run("--json", "list")
+
+    assert result.exit_code == REFUSED
+    assert json.loads(result.stdout)["code"] == "service_unavailable"
+    assert "http://127.0.0.1:1/api/model does not answer" in result.stderr
+    assert "python start.py" in result.stderr
+
+
+def test_what_is_no_model_manager_is_told_from_one(simulator, document):
+    result = Here("", document, simulator.url).run("list")
+
+    assert result.exit_code == REFUSED
+    assert "not the model manager" in result.stderr
+
+
+def test_the_token_comes_from_the_environment_and_is_asked_for_by_name(simulator, document):
+    with a_service(simulator.url, document, token="open-sesame") as url:
+        here = Here("", document, url)
+        without = here.run("list")
+        here.environment = {"MODEL_MANAGER_TOKEN": "open-sesame"}
+
+        assert without.exit_code == REFUSED
+        assert "Set MODEL_MANAGER_TOKEN" in without.stderr
+        here.done("list")
+
+
+def test_the_service_s_token_does_not_stand_in_the_way_of_the_document(direct):
+    direct.environment = {"MODEL_MANAGER_TOKEN": "open-sesame"}
+
+    direct.done("list")
+
+
+# --- downloads -------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_tells_a_file_of_its_phases_only(here):
+    told = here.done("download", ONE_B).stdout.splitlines()
+
+    assert told[-1].startswith(f"{ONE_B} is installed.")
+    assert all(line.startswith(f"{ONE_B}: ") for line in told[:-1])
+    assert len(told) == len(set(told)) <= 8
+
+
+def test_what_is_there_is_not_fetched_again(here, simulator):
+    here.done("download", ONE_B)
+    pulls = [request.path for request in simulator.requests].count("/api/pull")
+
+    again = here.done("download", ONE_B)
+
+    assert "was there already" in again.stdout
+    assert [request.path for request in simulator.requests].count("/api/pull") == pulls
+    here.done("download", ONE_B, "--force")
+    assert [request.path for request in simulator.requests].count("/api/pull") > pulls
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("disk_full", "disk is full"), ("too_new", "newer")], ids=["disk full", "too new"]
+)
+def test_a_download_that_fails_says_why(here, simulator, fault, told):
+    simulator.set_fault(fault)
+
+    result = here.run("--json", "download", ONE_B)
+
+    assert result.exit_code == REFUSED
+    problem = json.loads(result.stdout)
+    assert not problem["success"]
+    assert problem["download"]["state"] == "failed"
+    assert told in result.stderr
+
+
+def test_a_service_that_goes_in_the_middle_of_a_download_is_told(slow, document):
+    with a_service(slow.url, document) as url:
+        process = Here(slow.url, document, url).process("download", EIGHT_B)
+        assert b"downloading" in read_until(process.stdout, b"downloading")
+    _, told = process.communicate(timeout=30)
+
+    assert process.returncode == REFUSED
+    assert b"does not answer" in told or b"interrupted" in told
+    assert b"download" in told.splitlines()[-1]
+
+
+def read_until(stream, words):
+    seen = b""
+    while words not in seen and (more := os.read(stream.fileno(), 4096)):
+        seen += more
+    return seen
+
+
+@POSIX
+def test_ctrl_c_stops_a_download_of_its_own_and_the_same_command_goes_on(slow, document):
+    here = Here(slow.url, document)
+    process = here.process("download", EIGHT_B)
+    read_until(process.stdout, b"downloading")
+    until(lambda: here.json("downloads")["downloads"][0]["downloaded_bytes"] > 100e6)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=10)
+
+    assert process.returncode == INTERRUPTED
+    assert b"interrupted; what has arrived is kept." in told
+    assert told.endswith(f"--file {document} download {EIGHT_B}\n".encode())
+    job = here.json("downloads")["downloads"][0]
+    assert job["state"] == "interrupted"
+
+    slow.pace.rate_bytes_per_s = 100e9
+    finished = here.json("download", EIGHT_B)["download"]
+
+    assert (finished["id"], finished["state"]) == (job["id"], "completed")
+
+
+@POSIX
+def test_ctrl_c_leaves_a_service_to_go_on(slow, document):
+    with a_service(slow.url, document) as url:
+        here = Here(slow.url, document, url)
+        process = here.process("--json", "download", ONE_B)
+        until(lambda: here.json("downloads")["count"] == 1)
+        process.send_signal(signal.SIGINT)
+        answer, told = process.communicate(timeout=10)
+
+        assert process.returncode == INTERRUPTED
+        assert f"goes on: the service at {url} fetches it.".encode() in told
+        assert f"How far it is: python {ROOT / 'cli_model_management.py'} --url {url} downloads".encode() in told
+        assert json.loads(answer)["code"] == "interrupted"
+        slow.pace.rate_bytes_per_s = 100e9
+        until(lambda: here.json("downloads")["downloads"][0]["state"] == "completed", 20)
+
+
+@POSIX
+def test_ctrl_c_does_not_stop_the_download_of_another_program(slow, document):
+    with a_service(slow.url, document) as url:
+        beside, service = Here(slow.url, document), Here(slow.url, document, url)
+        first = service.process("download", ONE_B)
+        read_until(first.stdout, b"downloading")
+        second = beside.process("download", ONE_B)
+        read_until(second.stdout, b"downloading")
+        second.send_signal(signal.SIGINT)
+        _, told = second.communicate(timeout=10)
+
+        assert second.returncode == INTERRUPTED
+        assert b"goes on: another program on this document fetches it." in told
+        slow.pace.rate_bytes_per_s = 100e9
+        first.communicate(timeout=20)
+        assert first.returncode == 0
+
+
+@POSIX
+def test_ctrl_c_ends_a_command_that_waits_for_ollama(direct, simulator):
+    simulator.set_fault("slow_answer", seconds=30)
+    process = direct.process("--json", "download", EIGHT_B)
+    until(lambda: simulator.requests, 10)
+    process.send_signal(signal.SIGINT)
+    answer, told = process.communicate(timeout=10)
+
+    assert process.returncode == INTERRUPTED
+    assert json.loads(answer)["code"] == "interrupted"
+    assert told == b"Interrupted.\n"
+
+
+# --- at a terminal ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def at_a_terminal(here, *words, columns=80, **environment):
+    """Run a command on a terminal of its own; lend the file that a person's hands and eyes would be."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    person, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal, "start_new_session": True}
+    process = here.process(*words, **streams, env={"TERM": "xterm", **environment})
+    os.close(terminal)
+    try:
+        yield process, person
+    finally:
+        process.kill()
+        process.wait()
+        os.close(person)
+
+
+def seen_until_its_end(person):
+    seen = b""
+    while True:
+        try:
+            more = os.read(person, 4096)
+        except OSError:  # Linux says so when nobody writes any more
+            return seen.decode()
+        if not more:
+            return seen.decode()
+        seen += more
+
+
+@POSIX
+def test_a_terminal_shows_size_rate_time_left_and_phase(slow, document):
+    with at_a_terminal(Here(slow.url, document), "download", ONE_B) as (process, person):
+        seen = seen_until_its_end(person)
+        assert process.wait(10) == 0
+
+    assert re.search(r"━+.*\d+ %  \d+ of (about )?81\d MB  \d+\.\d MB/s  \d+ s left", seen)
+    assert f"{ONE_B}: downloading" in seen
+    assert f"{ONE_B}: checking" in seen or f"{ONE_B}: naming" in seen
+    percents = [int(percent) for percent in re.findall(r"(\d+) %", seen)]
+    assert percents == sorted(percents)
+    assert f"{ONE_B} is installed." in seen
+
+
+@POSIX
+def test_a_narrow_terminal_gets_whole_lines(slow, document):
+    slow.pace.rate_bytes_per_s = 1e9
+    with at_a_terminal(Here(slow.url, document), "download", ONE_B, columns=30) as (process, person):
+        seen = seen_until_its_end(person)
+        assert process.wait(10) == 0
+
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.partition(" is installed.")[0])
+    assert max(len(line) for line in re.split(r"[\r\n]+", drawn) if "simulated" not in line) <= 30
+
+
+@POSIX
+def test_no_color_is_respected(direct):
+    with at_a_terminal(direct, "list", NO_COLOR="1") as (_, person):
+        seen = seen_until_its_end(person)
+
+    assert ONE_B in seen
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", seen)
+
+
+@POSIX
+@pytest.mark.parametrize(("answer", "left"), [(b"n\n", [ONE_B]), (b"\x04", [ONE_B]), (b"yes\n", [])])
+def test_delete_asks(direct, answer, left):
+    direct.done("download", ONE_B)
+    with at_a_terminal(direct, "delete", ONE_B) as (process, person):
+        os.read(person, 4096)
+        os.write(person, answer)
+        seen = seen_until_its_end(person)
+        code = process.wait(10)
+
+    assert direct.json("installed")["models"] == left
+    assert code == (REFUSED if left else 0)
+    assert ("Nothing was deleted." in seen) == bool(left)
+
+
+def test_delete_without_a_terminal_says_what_is_missing(here):
+    here.done("download", ONE_B)
+
+    result = here.run("delete", ONE_B, stdin="y\n")
+
+    assert result.exit_code == WRONG_USE
+    assert "Add --yes" in result.stderr
+    assert here.json("installed")["models"] == [ONE_B]
+
+
+# --- the document ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_exported_can_be_imported_elsewhere_and_counts_once(here, simulator, tmp_path):
+    a_used_model(here)
+    export = tmp_path / "export.json"
+    assert here.json("export", str(export)) == {
+        "success": True,
+        "message": f"The document is in {export}.",
+        "output_file": str(export),
+    }
+    elsewhere = Here(simulator.url, tmp_path / "other.json")
+
+    dry = elsewhere.json("import", str(export), "--dry-run")
+    assert (dry["dry_run"], dry["usage_after"]) == (True, 1)
+    assert elsewhere.json("stats", ONE_B)["statistics"]["usage_count"] == 0
+
+    elsewhere.done("import", str(export))
+    elsewhere.done("import", str(export))
+    assert elsewhere.json("stats", ONE_B)["statistics"]["usage_count"] == 1
+
+    assert elsewhere.json("import", str(export), "--replace")["mode"] == "replace"
+    assert elsewhere.json("current")["model"] == ONE_B
+
+
+def test_an_export_goes_through_a_pipe(here):
+    a_used_model(here)
+    document = here.done("export", "-").stdout
+
+    result = here.run("import", "-", stdin=document)
+
+    assert result.exit_code == 0, result.output
+    assert "Uses on record: 1 before, 1 after." in result.stdout
+
+
+def test_an_export_that_cannot_be_written_says_so(untouched, tmp_path):
+    result = untouched.run("--json", "export", str(tmp_path / "no folder" / "export.json"))
+
+    assert result.exit_code == REFUSED
+    assert json.loads(result.stdout)["code"] == "refused"
+    assert "cannot be written: No such file or directory." in result.stderr
+
+
+@POSIX
+def test_an_export_that_breaks_off_leaves_the_old_one(direct, tmp_path):
+    import resource
+
+    export = tmp_path / "export.json"
+    export.write_text("the old one")
+
+    process = direct.process(
+        "export", str(export), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    )
+    _, told = process.communicate()
+
+    assert process.returncode == REFUSED
+    assert b"cannot be written: File too large." in told
+    assert export.read_text() == "the old one"
+    assert [path.name for path in tmp_path.glob("export*")] == ["export.json"]
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_console_of_an_old_code_page_gets_an_answer_and_json_keeps_every_letter(direct):
+    model = {"name": "mine:latest", "description": "風景 ✓", "usage_count": 1}
+    direct.document.parent.mkdir()
+    direct.document.write_text(json.dumps({"models": {"mine:latest": model}}))
+    environment = {"PYTHONIOENCODING": "cp1252"}
+
+    shown, told = direct.process("info", "mine", env=environment).communicate()
+    raw, _ = direct.process("--json", "info", "mine", env=environment).communicate()
+
+    assert "mine:latest" in shown.decode("cp1252"), told
+    assert "?? ?" in shown.decode("cp1252")
+    assert json.loads(raw.decode("cp1252"))["model"]["description"] == "風景 ✓"
+
+
+@POSIX
+def test_a_reader_that_leaves_is_no_reason_to_complain(direct):
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    process = direct.process("--json", "list", stdout=writing)
+    os.close(writing)
+    _, told = process.communicate()
+
+    assert told == b""
+    assert process.returncode == REFUSED
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_answer_that_cannot_be_written_is_told_in_one_sentence(direct):
+    with Path("/dev/full").open("wb") as full:
+        process = direct.process("list", stdout=full)
+        _, told = process.communicate()
+
+    assert process.returncode == REFUSED
+    assert told.splitlines()[-1] == b"This broke off: [Errno 28] No space left on device."
+    assert b"Traceback" not in told
+
+
+def test_commands_are_found_by_the_name_that_the_package_installs():
+    assert isinstance(commands, click.Group)
+    assert "cli_model_management:main" in (ROOT / "pyproject.toml").read_text("utf-8")

@@ -1,0 +1,260 @@
+"""The client of our own REST face: what it sends, and what it makes of whatever comes back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from scripted_server import ScriptedServer, answering, sending
+
+from rest_client import InProcess, OverHttp, Problem, Reply, RestClient
+
+GOOD = {"success": True, "models": [], "count": 0}
+
+
+class Recording:
+    """A transport that notes what is sent, and answers one thing after the other."""
+
+    def __init__(self, *answers):
+        self.answers, self.sent = list(answers), []
+
+    def send(self, method, target, body):
+        self.sent.append((method, target, None if body is None else json.loads(body)))
+        answer = self.answers.pop(0) if self.answers else GOOD
+        if isinstance(answer, Exception):
+            raise answer
+        return Reply(200, json.dumps(answer).encode())
+
+    def close(self):
+        pass
+
+
+def asked(script, call=RestClient.installed, **how):
+    """What comes of a call: its answer, or the problem."""
+    with ScriptedServer(script) as server, RestClient(OverHttp(server.url, **how)) as client:
+        try:
+            return call(client)
+        except Problem as problem:
+            return problem
+
+
+def request_of(call, **how):
+    """The request that a call sends over HTTP."""
+    seen = []
+
+    def script(connection):
+        seen.append(connection.receive())
+        connection.answer(GOOD, "200 OK", "Connection: close")
+
+    assert asked(script, call, **how) == GOOD
+    return seen[0]
+
+
+# --- what is sent ----------------------------------------------------------------------------------------------------
+
+ALL_FILTERS = "/list?purpose=speed&max_vram=8.0&installed_only=true"
+REQUESTS = {
+    "list": (lambda c: c.models("speed", 8.0, installed_only=True), ALL_FILTERS),
+    "list all": (lambda c: c.models(), "/list"),
+    "info": (lambda c: c.info("hf.co/user/repo:Q4_K_M"), "/info/hf.co%2Fuser%2Frepo%3AQ4_K_M"),
+    "download": (lambda c: c.download("a/b", since=3, wait_s=1.0), "/downloads/a%2Fb?since=3&wait=1.0"),
+    "statistics": (lambda c: c.statistics("a&b"), "/statistics?model=a%26b"),
+}
+
+
+@pytest.mark.parametrize(("call", "target"), REQUESTS.values(), ids=REQUESTS)
+def test_what_a_caller_names_is_sent_safely(call, target):
+    transport = Recording()
+
+    call(RestClient(transport))
+
+    assert transport.sent == [("GET", target, None)]
+
+
+def test_what_is_not_said_is_not_sent():
+    transport = Recording()
+
+    RestClient(transport).recommend()
+    RestClient(transport).sync()
+
+    assert transport.sent == [
+        ("POST", "/recommend", {"priority": "balanced", "needs": []}),
+        ("POST", "/sync", None),
+    ]
+
+
+def test_zero_is_a_figure_like_any_other():
+    transport = Recording()
+
+    RestClient(transport).recommend(0.0)
+
+    assert transport.sent[0][2]["available_vram_gb"] == 0.0
+
+
+def test_a_body_is_declared_as_json_and_a_token_goes_with_it():
+    request = request_of(lambda client: client.switch("m"), token="open-sesame")
+
+    assert (request.method, request.path) == ("POST", "/api/model/switch")
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["authorization"] == "Bearer open-sesame"
+    assert request.json == {"model": "m", "require_fit": False}
+
+
+def test_no_token_is_sent_that_nobody_gave():
+    assert "authorization" not in request_of(RestClient.installed).headers
+
+
+def test_a_proxy_meant_for_the_internet_is_passed_by(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+
+    assert asked(answering(GOOD)) == GOOD
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "base"),
+    [
+        ("http://127.0.0.1:5110", "http://127.0.0.1:5110/api/model"),
+        ("http://127.0.0.1:5110/", "http://127.0.0.1:5110/api/model"),
+        ("localhost:5110", "http://localhost:5110/api/model"),
+        ("photos.lan", "http://photos.lan/api/model"),
+        ("https://photos.lan/ai/", "https://photos.lan/ai"),
+        ("http://[::1]:5110", "http://[::1]:5110/api/model"),
+    ],
+)
+def test_an_address_is_read_as_people_type_it(typed, base):
+    assert OverHttp(typed).base == base
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["", "ftp://photos.lan", "http://", "http://h:x", "http://h:99999", "http://u:p@h", "http://h/?a=1", "http://["],
+)
+def test_what_is_no_address_is_refused(typed):
+    with pytest.raises(ValueError):
+        OverHttp(typed)
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_a_problem_with_all_it_says():
+    refusal = {"success": False, "code": "no_current_model", "error": "None.", "detail": "None. Choose.", "status": 404}
+
+    problem = asked(answering(refusal, "404 Not Found"))
+
+    assert (problem.body, problem.code, str(problem)) == (refusal, "no_current_model", "None. Choose.")
+
+
+STRANGERS = {
+    "a page": answering(b"<html>boom</html>", "502 Bad Gateway"),
+    "another JSON": answering({"hello": "world"}),
+    "a list": answering([1, 2]),
+    "nothing": answering(b""),
+    "a redirection": answering(b"", "302 Found", "Location: http://127.0.0.1:1/"),
+    "not UTF-8": answering(b"\xff\xfe\xff"),
+}
+
+
+@pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
+def test_what_is_none_of_our_answers_is_told_from_one(script):
+    assert asked(script).code == "service_unexpected"
+
+
+def test_an_error_page_is_not_taken_for_an_export():
+    assert asked(STRANGERS["a page"], RestClient.export).code == "service_unexpected"
+
+
+BROKEN = {
+    "closed at once": sending(b""),
+    "cut in the body": sending(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
+    "no HTTP": sending(b"220 mail.photos.lan\r\n"),
+}
+
+
+@pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN)
+def test_a_service_that_breaks_off_is_not_reachable(script):
+    problem = asked(script)
+
+    assert problem.code == "service_unavailable"
+    assert "does not answer" in problem.body["error"]
+
+
+def test_a_service_that_is_silent_is_not_waited_for_for_ever():
+    def silent(connection):
+        connection.receive()
+        connection.wait_until_closed()
+
+    problem = asked(silent, answer_s=0.1)
+
+    assert problem.code == "service_unavailable"
+    assert "may still happen" in problem.body["remedy"]
+
+
+# --- following a download --------------------------------------------------------------------------------------------
+
+
+def job(state, version):
+    return {"id": "d1", "state": state, "version": version}
+
+
+def test_a_download_is_followed_until_nobody_works_on_it():
+    later = [job("downloading", 1), job("verifying", 2), job("completed", 3)]
+    transport = Recording(*({"success": True, "download": one} for one in later))
+
+    seen = list(RestClient(transport).follow(job("queued", 0)))
+
+    assert seen == [job("queued", 0), *later]
+    assert [target for _, target, _ in transport.sent] == [
+        f"/downloads/d1?since={version}&wait=1.0" for version in (0, 1, 2)
+    ]
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "paused", "interrupted"])
+def test_what_nobody_works_on_is_not_asked_for_again(state):
+    transport = Recording()
+
+    assert list(RestClient(transport).follow(job(state, 5))) == [job(state, 5)]
+    assert transport.sent == []
+
+
+def test_a_service_that_goes_meanwhile_leaves_word_of_how_to_go_on():
+    lost = Problem({"success": False, "code": "service_unavailable", "error": "Gone.", "remedy": ""})
+
+    with pytest.raises(Problem) as raised:
+        list(RestClient(Recording(lost)).follow(job("downloading", 1)))
+
+    assert "the same command joins in again" in raised.value.body["remedy"]
+
+
+# --- within this process ---------------------------------------------------------------------------------------------
+
+
+def echo(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    names = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_HOST")
+    body = environ["wsgi.input"].read().decode()
+    return [json.dumps({"success": True, "body": body} | {name: environ.get(name) for name in names}).encode()]
+
+
+def test_an_app_in_this_process_gets_the_same_request():
+    with RestClient(InProcess(echo, "open-sesame")) as client:
+        answer = client.switch("m")
+
+    assert json.loads(answer["body"])["model"] == "m"
+    assert (answer["REQUEST_METHOD"], answer["PATH_INFO"]) == ("POST", "/api/model/switch")
+    assert answer["CONTENT_TYPE"] == "application/json"
+    assert answer["HTTP_AUTHORIZATION"] == "Bearer open-sesame"
+    assert answer["HTTP_HOST"] == "localhost"
+
+
+def test_what_works_behind_the_app_is_ended_once():
+    ended = []
+    client = RestClient(InProcess(echo, on_close=lambda: ended.append(True)))
+
+    client.close()
+    client.close()
+
+    assert ended == [True]
