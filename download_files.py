@@ -2,6 +2,7 @@
 
     <document>.downloads/<id>.lock        held by the process that works on a download, gone when it lets go
     <document>.downloads/<id>.json        the download as it stands, written a few times a second by its owner
+    <document>.downloads/<id>.wish        what somebody in another process wants of the owner: pause or cancel
     <document>.downloads/slot-<n>.lock    held by a download that runs: as many run at once as there are slots
     <document>.downloads/pull-start.lock  held while Ollama is asked to begin
     <document>.downloads/models.lock      held while somebody decides on what is installed, and acts on it
@@ -114,9 +115,40 @@ class DownloadFiles:
             # Not there yet, gone already, or half of it lost with the power: there is no newer word, that is all.
             return News()
 
+    # --- wishes ------------------------------------------------------------------------------------------------------
+
+    def wish(self, job_id: str, word: str) -> None:
+        """Leave a wish for the owner, who looks for one several times a second. Raises StoreUnwritable."""
+        path = self._wish(job_id)
+        temporary = path.with_suffix(".wish-tmp")
+        try:
+            temporary.write_text(word, "ascii")
+            temporary.replace(path)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def wished(self, job_id: str) -> str | None:
+        """Take the wish that somebody left for a download of ours, None if there is none."""
+        path = self._wish(job_id)
+        if not path.exists():
+            return None
+        try:
+            word = path.read_text("ascii")
+            path.unlink()
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # on Windows while it is being written; it will be there at the next look
+            logger.debug("wish not read id=%s error=%s", job_id, error)
+            return None
+        return word
+
+    def _wish(self, job_id: str) -> Path:
+        return self.folder / f"{job_id}.wish"
+
     def forget(self, job_id: str) -> None:
         """Remove the news of a download whose owner is done: what is left to say stands in the document."""
-        for path in (self._news(job_id), self._news(job_id).with_suffix(".tmp")):
+        for path in (self._news(job_id), self._news(job_id).with_suffix(".tmp"), self._wish(job_id)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -154,11 +186,7 @@ class LockFile:
         except Timeout:
             return False
         except OSError as error:
-            raise StoreUnwritable(
-                f"{self.path.parent} cannot be written ({error.strerror or error}), so no download can be started.",
-                "Free space there, or allow this user to write there.",
-                path=str(self.path.parent),
-            ) from error
+            raise _unwritable(self.path.parent, error) from error
         return True
 
     def release(self) -> None:
@@ -176,6 +204,14 @@ class LockFile:
     def _remove(self) -> None:
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreUnwritable:
+    return StoreUnwritable(
+        f"{folder} cannot be written ({error.strerror or error}), so nothing can be done with downloads.",
+        "Free space there, or allow this user to write there.",
+        path=str(folder),
+    )
 
 
 def _read(path: Path) -> str:

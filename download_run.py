@@ -32,7 +32,7 @@ from model_core.errors import (
 from model_core.installed import Inventory
 from model_core.patience import Patience
 from model_core.pull_progress import Progress
-from model_core.records import Document, DownloadJob, DownloadState
+from model_core.records import Document, DownloadJob, DownloadState, LayerProgress
 from ollama_client import OllamaClient, PullStream
 from ollama_inventory import OllamaInventory, Seen
 
@@ -49,6 +49,7 @@ class Wanted:
 
     copy_to         the catalogue's id that the tag is copied to; None: the tag is the name
     expected_bytes  what the whole model weighs, None: unknown; is_estimate: it is not from a manifest
+    layers          what it is made of, and what of that Ollama holds already; empty: not known
     """
 
     model: str
@@ -57,6 +58,7 @@ class Wanted:
     copy_to: str | None
     expected_bytes: int | None
     is_estimate: bool
+    layers: tuple[LayerProgress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,20 @@ class Outside:
     now_text: Callable[[], str]
     at_once: int
     patience: Patience
-    news: threading.Condition
+    news: Bell
+
+
+class Bell(threading.Condition):
+    """A condition that counts how often it was rung, so that who looks away for a moment knows what was missed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rung = 0
+
+    def notify_all(self) -> None:
+        """Ring."""
+        self.rung += 1
+        super().notify_all()
 
 
 class Listener:
@@ -110,7 +125,7 @@ class Run:
         self._listeners: list[Listener] = []
         self._order: DownloadState | None = None
         self._woken = threading.Event()
-        self._published_s = float("-inf")
+        self._published_s = self._looked_s = float("-inf")
         self._thread: threading.Thread | None = None
 
     # --- from other threads ------------------------------------------------------------------------------------------
@@ -121,7 +136,7 @@ class Run:
         self._thread.start()
 
     def order(self, state: DownloadState) -> None:
-        """Have the work end in this state, as soon as it can be left."""
+        """Have the work end in this state, as soon as it can be left for it."""
         self._order = state
         self.wake()
 
@@ -290,7 +305,7 @@ class Run:
         until_s = time.monotonic() + pause_s
         while (left_s := until_s - time.monotonic()) > 0:
             self._obey()
-            self._doze(left_s)
+            self._doze(min(left_s, TICK_S))
         return progress
 
     def _named(self, reporting: _Reporting) -> Seen:
@@ -329,7 +344,8 @@ class Run:
         self._end(DownloadState.FAILED)
 
     def _end(self, state: DownloadState, seen: Seen | None = None) -> None:
-        ended = downloads.moved(self.job, state, self._outside.now_text(), bytes_per_second=None, eta_seconds=None)
+        told = downloads.left_behind(self.job, state)
+        ended = downloads.moved(self.job, state, self._outside.now_text(), **({"message": told} if told else {}))
 
         def change(document: Document) -> Document:
             document = with_job(document, ended)
@@ -355,7 +371,10 @@ class Run:
     # --- orders and news ---------------------------------------------------------------------------------------------
 
     def _obey(self) -> None:
-        if self._order is not None:
+        if self._order is None and time.monotonic() - self._looked_s >= TICK_S:
+            self._looked_s = time.monotonic()
+            self._order = downloads.GOALS.get(self._outside.files.wished(self.job.id) or "")
+        if self._order is not None and self._order in downloads.NEXT[self.job.state]:
             raise _Ordered
 
     def _doze(self, seconds: float) -> None:
@@ -371,6 +390,8 @@ class Run:
 
     def _publish(self, progress: Progress, *, force: bool = False, **changes: Any) -> None:
         now_s = time.monotonic()
+        # A new phase is news at once: the first progress must not wait for the next round.
+        force = force or progress.phase != self.job.phase
         if not force and now_s - self._published_s < PUBLISH_EVERY_S:
             return
         self._published_s = now_s

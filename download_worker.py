@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakSet
 
 from download_files import DownloadFiles, LockFile
-from download_run import TICK_S, Listener, Outside, Run, Wanted, with_job
+from download_run import TICK_S, Bell, Listener, Outside, Run, Wanted, with_job
 from json_store import JsonStore
 from model_core import downloads
 from model_core.errors import DownloadNotFound, InvalidTransition
@@ -31,6 +31,8 @@ from ollama_inventory import OllamaInventory, Seen
 
 __all__ = ["DownloadWorker", "Listener", "Wanted"]
 
+# How long a pause or a cancel waits for the owner; it looks several times a second, and Ollama lets go at once.
+OBEDIENCE_S = 5.0
 # A wait without an end would keep Ctrl-C out on Windows.
 LONGEST_WAIT_S = 1.0
 
@@ -70,7 +72,7 @@ class DownloadWorker:
             now_text=now_text,
             at_once=at_once,
             patience=patience or Patience(),
-            news=threading.Condition(),
+            news=Bell(),
         )
         self.closed = False
         self._start_anew()
@@ -79,7 +81,7 @@ class DownloadWorker:
     def _start_anew(self) -> None:
         """Own nothing: after a fork the threads, and whatever locks they held, are another process's."""
         self._runs: dict[str, Run] = {}
-        self._news = threading.Condition()
+        self._news = Bell()
         self._outside = replace(self._outside, news=self._news)
         self._beginning = threading.Lock()  # so that who asks for what has just been begun here finds it here
 
@@ -104,6 +106,12 @@ class DownloadWorker:
                 lock.release()
             return self._joined(job, listener)
 
+    def joined(self, wanted: Wanted, listener: Listener | None = None) -> DownloadJob | None:
+        """Return the job that is open for this already, taken over if nobody works on it; None if there is none."""
+        with self._beginning:
+            job = downloads.same_download(self._store.read().downloads.values(), wanted.model, wanted.tag)
+            return self._joined(job, listener) if job else None
+
     def resume(self, job_id: str, listener: Listener | None = None) -> DownloadJob:
         """Return the job, queued again unless somebody works on it.
 
@@ -125,6 +133,80 @@ class DownloadWorker:
                     taken.append(self.resume(job.id))
         return taken
 
+    def stop(self, job_id: str, wish: str) -> DownloadJob:
+        """Pause or cancel a download, whoever has it, and return it as it is then.
+
+        wish  "pause" or "cancel"
+
+        Raises InvalidTransition, with what is allowed; DownloadNotFound, StoreError.
+        """
+        job = self.get(job_id)
+        downloads.check_wish(job, wish)
+        if run := self._runs.get(job_id):
+            run.order(downloads.GOALS[wish])
+        elif job.state in downloads.OWNED:
+            self.files.wish(job_id, wish)
+        elif (stopped := self._stopped(job_id, wish)) is not None:
+            return stopped
+        return self._obeyed(job_id, downloads.GOALS[wish])
+
+    def _obeyed(self, job_id: str, goal: DownloadState) -> DownloadJob:
+        """Return a job once its owner has done what was wished, or has done otherwise, or takes too long."""
+        deadline_s = time.monotonic() + OBEDIENCE_S
+        job = self.get(job_id)
+        while job.state in downloads.OWNED and (left_s := deadline_s - time.monotonic()) > 0:
+            job = self.wait(job_id, job.version, left_s)
+        if job.state not in (goal, *downloads.OWNED):
+            # It was faster: it has ended by itself.
+            raise InvalidTransition(job_id, f"become {goal}", job.state, downloads.WISHES[job.state])
+        return job
+
+    def _stopped(self, job_id: str, wish: str) -> DownloadJob | None:
+        """Return a job that nobody works on, stopped; None where somebody has just begun to."""
+        lock = self.files.own(job_id)
+        if lock is None:
+            return None
+        try:
+            job, at = self._stored(job_id), self._now_text()
+            if job.state in downloads.OWNED:
+                job = downloads.moved(self._newest(job), DownloadState.INTERRUPTED, at)
+            downloads.check_wish(job, wish)
+            goal = downloads.GOALS[wish]
+            job = downloads.moved(job, goal, at, message=downloads.left_behind(job, goal))
+            self._change(lambda document: with_job(document, job))
+            self.files.forget(job_id)
+        finally:
+            lock.release()
+        self._tell()
+        return job
+
+    def move(self, job_id: str, position: int) -> DownloadJob:
+        """Put a queued download at another place among those that wait; 0 is next. Raises InvalidTransition."""
+        downloads.check_wish(self.get(job_id), "move")
+
+        def change(document: Document) -> Document:
+            if job_id not in document.downloads:
+                raise DownloadNotFound(job_id)
+            return document.model_copy(update={"downloads": downloads.reordered(document.downloads, job_id, position)})
+
+        self._change(change)
+        self._tell()
+        return self.get(job_id)
+
+    def forget(self, job_id: str) -> DownloadJob:
+        """Take a download that has ended off the record, and return it. Raises InvalidTransition, DownloadNotFound."""
+        job = self._stored(job_id)
+        self._change(
+            lambda document: document.model_copy(update={"downloads": downloads.without(document.downloads, job_id)})
+        )
+        self.files.forget(job_id)
+        self._tell()
+        return job
+
+    def _tell(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
     def _is_interrupted(self, job: DownloadJob) -> bool:
         if job.state not in downloads.OWNED:
             return job.state is DownloadState.INTERRUPTED
@@ -140,6 +222,7 @@ class DownloadWorker:
             quantization=wanted.quantization,
             total_bytes=wanted.expected_bytes,
             total_is_estimate=wanted.is_estimate,
+            layers=wanted.layers,
             started_at=at,
             updated_at=at,
         )
@@ -235,6 +318,13 @@ class DownloadWorker:
                     self._news.wait(min(left_s, TICK_S))  # nobody tells us of another process's news
                 elif run.job is job and not run.ended:
                     self._news.wait(min(left_s, LONGEST_WAIT_S))
+
+    def wait_for_news(self, heard: int, timeout_s: float) -> int:
+        """Return how often something has changed in downloads of this process: once it is not `heard`, or in time."""
+        with self._news:
+            if self._news.rung == heard:
+                self._news.wait(timeout_s)
+            return self._news.rung
 
     def follow(self, job_id: str) -> Iterator[DownloadJob]:
         """Yield the job now and after each change, the last time when nobody works on it any more."""

@@ -17,15 +17,19 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
 from catalog import MODEL_CATALOG
+from download_survey import Survey, Surveyor
+from download_watch import DownloadWatch
 from download_worker import DownloadWorker, Listener, Wanted
+from event_hub import EventHub
+from hardware_probe import ollama_disk
 from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
@@ -36,6 +40,7 @@ from model_core import (
     listing,
     memory,
     names,
+    plans,
     pull_progress,
     recommender,
     times,
@@ -68,7 +73,9 @@ from model_core.errors import (
     OllamaUnavailable,
     PullEnded,
     PullFailed,
+    RegistryModelMissing,
     RegistryNotAllowed,
+    RegistryUnavailable,
     StoreBusy,
     StoreError,
     StoreUnreadable,
@@ -79,12 +86,14 @@ from model_core.installed import Inventory, Meant
 from model_core.memory import FitCheck
 from model_core.patience import Patience
 from model_core.picture import Picture
+from model_core.plans import DownloadPlan, Room, check_room
 from model_core.recommender import Recommendation
 from model_core.records import (
     CatalogEntry,
     Document,
     DownloadJob,
     DownloadState,
+    LayerProgress,
     ModelMetadata,
     ModelPurpose,
     OllamaSeen,
@@ -92,6 +101,7 @@ from model_core.records import (
 from model_core.usage import Event, Statistics
 from ollama_client import OllamaClient
 from ollama_inventory import OllamaInventory, Seen
+from registry_client import RegistryClient, https
 
 __all__ = [
     "MODEL_CATALOG",
@@ -123,7 +133,9 @@ __all__ = [
     "OllamaUnavailable",
     "PullEnded",
     "PullFailed",
+    "RegistryModelMissing",
     "RegistryNotAllowed",
+    "RegistryUnavailable",
     "StoreBusy",
     "StoreError",
     "StoreUnreadable",
@@ -208,6 +220,8 @@ class ModelManager:
         registries: Sequence[str] = DEFAULT_REGISTRIES,
         downloads_at_once: int = 1,
         patience: Patience | None = None,
+        registry: RegistryClient | None = None,
+        disk: Callable[[], Room] | None = None,
     ) -> None:
         if vram_gb is not None:
             advice.gib_as_bytes(vram_gb, "vram_gb")
@@ -229,6 +243,8 @@ class ModelManager:
             at_once=downloads_at_once,
             patience=patience,
         )
+        self._watch = DownloadWatch(self._worker)
+        self._surveyor = Surveyor(self.client, registry or RegistryClient(self._registry_at), disk or self._disk)
         self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
 
     # --- what there is -----------------------------------------------------------------------------------------------
@@ -343,16 +359,60 @@ class ModelManager:
         return self._begun(name, quantization, force, None)
 
     def _begun(self, name: str, quantization: str | None, force: bool, listener: Listener | None) -> DownloadJob:
-        tag = names.downloadable(name, self._registries)
         picture, seen = self._ask()
+        meant, wanted = self._desired(picture, name, quantization)
+        if not force and self._is_there(picture, meant, quantization, seen):
+            return _finished(wanted)
+        running = self._worker.joined(wanted, listener)
+        if running is not None:
+            return running
+        planned, survey = self._planned(picture, meant, wanted)
+        check_room(planned, force=force)
+        return self._worker.start(_as_surveyed(wanted, survey), listener)
+
+    def plan_download(self, name: str, quantization: str | None = None) -> DownloadPlan:
+        """Return what a download would fetch, whether there is room for it, and what to know before; fetch nothing.
+
+        Raises what start_download raises, except for InsufficientDisk: the plan says it.
+        """
+        picture, _ = self._ask()
+        meant, wanted = self._desired(picture, name, quantization)
+        return self._planned(picture, meant, wanted)[0]
+
+    def _desired(self, picture: Picture, name: str, quantization: str | None) -> tuple[Meant, Wanted]:
+        tag = names.downloadable(name, self._registries)
         meant = picture.literal(name)
         wanted = _wanted(meant, tag.display, quantization)
         held = picture.held(meant)
         if held.own_model and held.under_id:
             raise NameTaken(meant.name, held.under_id.digest)
-        if not force and self._is_there(picture, meant, quantization, seen):
-            return _finished(wanted)
-        return self._worker.start(wanted, listener)
+        return meant, wanted
+
+    def _planned(self, picture: Picture, meant: Meant, wanted: Wanted) -> tuple[DownloadPlan, Survey]:
+        survey = self._surveyor.survey(names.parse(wanted.tag))
+        if survey.is_missing:
+            raise RegistryModelMissing(wanted.tag, names.parse(wanted.tag).host)
+        total = survey.manifest.total_bytes if survey.manifest else wanted.expected_bytes
+        check = self._fit_of(meant, wanted.quantization, total)
+        planned = plans.plan(
+            wanted.model,
+            wanted.tag,
+            wanted.quantization,
+            manifest=survey.manifest,
+            present=survey.present,
+            catalogue_bytes=wanted.expected_bytes,
+            room=survey.room,
+            already_installed=picture.inventory.get(wanted.tag) is not None,
+            memory=check.model_dump(mode="json") if check else None,
+            license=meant.entry.license if meant.entry else None,
+            warnings=plans.warnings(meant.entry, check, survey.manifest, survey.room),
+        )
+        return planned, survey
+
+    def _fit_of(self, meant: Meant, quantization: str | None, size_bytes: int | None) -> FitCheck | None:
+        profile = advice.profile_before(meant.entry, quantization, size_bytes)
+        available_bytes, _ = self._available(None)
+        return memory.check_fit(meant.name, quantization, profile, available_bytes) if profile else None
 
     def pull_model(
         self,
@@ -414,6 +474,37 @@ class ModelManager:
     def resume_downloads(self) -> list[DownloadJob]:
         """Take over every download that was interrupted, also by the end of another process."""
         return self._worker.resume_interrupted()
+
+    def watching_downloads(self) -> AbstractContextManager[EventHub]:
+        """Return a context in which a hub tells every change of every download, also of other processes."""
+        return self._watch.watching()
+
+    def end_watching(self) -> None:
+        """Send everybody home who watches downloads: the end has begun."""
+        self._watch.close()
+
+    def pause_download(self, job_id: str) -> DownloadJob:
+        """Let a download rest; Ollama keeps what it has. Raises InvalidTransition, DownloadNotFound, StoreError."""
+        return self._worker.stop(job_id, "pause")
+
+    def cancel_download(self, job_id: str) -> DownloadJob:
+        """End a download for good; it says what stays. Raises InvalidTransition, DownloadNotFound, StoreError."""
+        return self._worker.stop(job_id, "cancel")
+
+    def resume_download(self, job_id: str) -> DownloadJob:
+        """Go on with a download that rests or ended without the model. Raises InvalidTransition, DownloadNotFound."""
+        job = self._worker.get(job_id)
+        if job.state not in downloads.OWNED:
+            downloads.check_wish(job, "resume")
+        return self._worker.resume(job_id)
+
+    def move_download(self, job_id: str, position: int) -> DownloadJob:
+        """Put a waiting download at another place; 0 is next. Raises InvalidTransition, DownloadNotFound."""
+        return self._worker.move(job_id, position)
+
+    def forget_download(self, job_id: str) -> DownloadJob:
+        """Take a download that has ended off the record. Raises InvalidTransition, DownloadNotFound."""
+        return self._worker.forget(job_id)
 
     def remove_model(self, name: str) -> Removal:
         """Delete a model from Ollama: of a catalogue entry its id and its own tags, else the name.
@@ -655,6 +746,7 @@ class ModelManager:
 
     def close(self) -> None:
         """Let go of running downloads (they go on another time) and of the connection to Ollama."""
+        self.end_watching()
         self._worker.close()
         self.store.close()
         self.client.close()
@@ -740,6 +832,14 @@ class ModelManager:
             self._change(lambda document: self._with_seen(document, seen, copied))
         return there
 
+    def _registry_at(self, host: str) -> str:
+        # A simulated Ollama fetches from itself; the real registry knows nothing of what it has.
+        return self.client.address if self.is_simulated() else https(host)
+
+    def _disk(self) -> Room:
+        # Of another machine's disk, and of a simulated one, nothing is known.
+        return ollama_disk() if self.client.is_local and not self.is_simulated() else Room()
+
     def _is_taken(self, inventory: Inventory, name: str) -> bool:
         picture = Picture(MODEL_CATALOG, self.store.read(), inventory)
         return picture.held(picture.literal(name)).own_model
@@ -816,6 +916,21 @@ def _wanted(meant: Meant, tag: str, quantization: str | None) -> Wanted:
     copy_to = None if names.same(variant.tag, meant.name) else meant.name
     # The catalogue's figure stays an estimate: a tag of the library can move.
     return Wanted(meant.name, variant.tag, variant.quantization, copy_to, variant.size_bytes, is_estimate=True)
+
+
+def _as_surveyed(wanted: Wanted, survey: Survey) -> Wanted:
+    """Return a wish with what the registry and Ollama said of it."""
+    if survey.manifest is None:
+        return wanted
+    layers = {
+        layer.digest: LayerProgress(
+            digest=layer.digest,
+            total_bytes=layer.size_bytes,
+            downloaded_bytes=layer.size_bytes if layer.digest in survey.present else 0,
+        )
+        for layer in survey.manifest.layers
+    }
+    return replace(wanted, expected_bytes=survey.manifest.total_bytes, is_estimate=False, layers=tuple(layers.values()))
 
 
 def _finished(wanted: Wanted) -> DownloadJob:

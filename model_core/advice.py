@@ -163,6 +163,15 @@ def profile(
     return variant.quantization, profile_of(entry, variant)
 
 
+def profile_before(
+    entry: CatalogEntry | None, quantization: str | None, size_bytes: int | None
+) -> MemoryProfile | None:
+    """Return what the need of a model that is not there yet follows from; None where not even its size is known."""
+    if entry is not None and entry.variants:
+        return profile_of(entry, variant_of(entry, quantization))
+    return None if size_bytes is None else MemoryProfile(file_bytes=size_bytes)
+
+
 def answering(meant: Meant, held: Holding, quantization: str | None) -> InstalledModel:
     """Return what an entry's id is to point to.
 

@@ -46,6 +46,21 @@ ENDED = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
 # What a second request for the same model joins instead of starting anew.
 OPEN = frozenset(_S) - ENDED
 
+# What may be wished of a download, by its state.
+WISHES: Mapping[DownloadState, tuple[str, ...]] = {
+    _S.QUEUED: ("cancel", "move"),
+    _S.DOWNLOADING: ("pause", "cancel"),
+    # A matter of minutes, and at its end the model is there: nothing that is worth leaving it for.
+    _S.VERIFYING: (),
+    _S.PAUSED: ("resume", "cancel"),
+    _S.INTERRUPTED: ("resume", "cancel"),
+    _S.FAILED: ("resume", "forget"),
+    _S.CANCELLED: ("resume", "forget"),
+    _S.COMPLETED: ("forget",),
+}
+# Where a wish leads.
+GOALS: Mapping[str, DownloadState] = {"pause": _S.PAUSED, "cancel": _S.CANCELLED}
+
 # How many ended downloads stay in the document: enough to look back, few enough to stay small.
 ENDED_KEPT = 20
 
@@ -59,6 +74,47 @@ def moved(job: DownloadJob, state: DownloadState, at: str, **changes: Any) -> Do
     calm = {} if state is _S.DOWNLOADING else {"bytes_per_second": None, "eta_seconds": None}
     known = {"state": state, "updated_at": at, "finished_at": finished, "version": job.version + 1}
     return job.model_copy(update={**known, **calm, **changes})
+
+
+def check_wish(job: DownloadJob, wish: str) -> None:
+    """Raise InvalidTransition where a download in this state cannot do what is wished."""
+    if wish not in WISHES[job.state]:
+        raise InvalidTransition(job.id, wish, job.state, WISHES[job.state])
+
+
+def left_behind(job: DownloadJob, state: DownloadState) -> str | None:
+    """Return what to tell of a download that somebody stopped: what stays, and how to go on."""
+    if state is _S.PAUSED:
+        return "Paused. Resume goes on from there."
+    if state is not _S.CANCELLED:
+        return None
+    kept = f"{job.downloaded_bytes / 1e6:,.0f} MB" if job.downloaded_bytes else "What was fetched"
+    return (
+        f"Cancelled. {kept} may stay on Ollama's disk until Ollama is started again more than an hour later; "
+        "resume goes on from there."
+    )
+
+
+def reordered(jobs: Mapping[str, DownloadJob], job_id: str, position: int) -> dict[str, DownloadJob]:
+    """Return the jobs with a queued one at another place among those that are queued.
+
+    position  0 is next; beyond the end means last
+
+    Raises InvalidTransition for a job that is not queued.
+    """
+    job = jobs[job_id]
+    check_wish(job, "move")
+    queued = [other.id for other in jobs.values() if other.state is _S.QUEUED and other.id != job_id]
+    queued.insert(position, job_id)
+    places = iter(queued)
+    return {key: jobs[key] for key in (next(places) if jobs[k].state is _S.QUEUED else k for k in jobs)}
+
+
+def without(jobs: Mapping[str, DownloadJob], job_id: str) -> dict[str, DownloadJob]:
+    """Return the jobs without one that has ended. Raises InvalidTransition for one that has not."""
+    if job_id in jobs:
+        check_wish(jobs[job_id], "forget")
+    return {key: job for key, job in jobs.items() if key != job_id}
 
 
 def shown(job: DownloadJob, progress: Progress, at: str, **changes: Any) -> DownloadJob:

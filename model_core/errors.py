@@ -137,7 +137,7 @@ class RegistryNotAllowed(InvalidRequest):
         super().__init__(
             "model",
             f"models from {registry} are not allowed here",
-            f"Allowed are {', '.join(allowed) or 'none'}; MODEL_MANAGER_ALLOWED_REGISTRIES adds others.",
+            f"Allowed are {', '.join(allowed) or 'none'}; MODEL_MANAGER_ALLOWED_REGISTRIES sets the list.",
             registry=registry,
             allowed=list(allowed),
         )

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from model_core.errors import InsufficientDisk
 from model_core.manifests import Manifest
-from model_core.records import Reason, Record
+from model_core.memory import FitCheck
+from model_core.records import CatalogEntry, Reason, Record
 
 # A disk that is filled to the last byte takes the machine with it. A guess: Ollama itself looks at nothing.
 ROOM_BYTES = 500_000_000
@@ -94,6 +95,23 @@ def plan(
         license=license,
         warnings=tuple(warnings),
     )
+
+
+def warnings(
+    entry: CatalogEntry | None, check: FitCheck | None, manifest: Manifest | None, room: Room
+) -> tuple[Reason, ...]:
+    """Return what to know before a download, in words."""
+    found = []
+    if check is not None and not check.compatible:
+        found.append(Reason(code=check.verdict.value, text=check.message, values={"need_bytes": check.need.total}))
+    if manifest is None:
+        text = "The registry could not be asked; the size is the catalogue's figure, if there is one."
+        found.append(Reason(code="size_estimated", text=text))
+    if room.free_bytes is not None and not room.is_certain:
+        text = f"It is not known for sure that Ollama keeps its models on this disk ({room.path})."
+        found.append(Reason(code="disk_assumed", text=text, values={"path": room.path}))
+    found += [Reason(code="note", text=note) for note in (entry.notes if entry else ())]
+    return tuple(found)
 
 
 def check_room(planned: DownloadPlan, *, force: bool) -> None:

@@ -100,7 +100,7 @@ def test_the_terminal_example_goes_through_the_daily_loop(environment):
 
 def test_the_blueprint_of_the_example_answers_in_a_host_app(simulator, document):
     script = example("host").replace("ModelManager()", f"ModelManager({simulator.url!r}, {str(document)!r})")
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
 
     exec(script, names)
 
