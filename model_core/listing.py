@@ -47,6 +47,7 @@ def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: So
         display_name=entry.display_name,
         source=source,
         tags={variant.quantization: variant.tag for variant in entry.variants},
+        download_bytes={variant.quantization: variant.size_bytes for variant in entry.variants},
         published=entry.published,
         capabilities=entry.capabilities,
         parameters=entry.parameters,

@@ -326,6 +326,7 @@ class ModelMetadata(Record):
     display_name: str = ""
     source: Literal["catalog", "custom", "installed"] = "catalog"
     tags: dict[str, str] = Field(default_factory=dict)
+    download_bytes: dict[str, int] = Field(default_factory=dict, description="by quantization")
     published: bool = True
     capabilities: tuple[str, ...] = ()
     parameters: int | None = None
