@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model_core import pull_progress
-from model_core.errors import ModelManagerError, OllamaBusy, OllamaError, OllamaTimeout, OllamaUnavailable, PullFailed
+from model_core.errors import ModelManagerError, OllamaError, PullFailed
 
 DIGEST_MISMATCHES = 2  # Ollama throws the damaged layer away: a second one says that it is not chance
 
@@ -70,9 +70,6 @@ def heals(error: ModelManagerError) -> bool:
     """
     if isinstance(error, PullFailed):
         return bool(error.facts["heals_by_retrying"])
-    if isinstance(error, OllamaUnavailable | OllamaTimeout | OllamaBusy):
-        return True
-    if isinstance(error, OllamaError):
-        # None: the connection broke. A 500 is Ollama's own refusal; the others come from what stands before it.
-        return error.facts.get("upstream_status") in (None, 502, 503, 504)
-    return False
+    # None: nobody answered, or the connection broke. A 500 is Ollama's own refusal; the others are its queue and what
+    # stands before it.
+    return isinstance(error, OllamaError) and error.facts.get("upstream_status") in (None, 502, 503, 504)

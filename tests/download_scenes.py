@@ -65,6 +65,9 @@ class Answer:
     def is_there(self) -> bool:
         return not self._thread.is_alive()
 
+    def wait(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
     def get(self, within_s: float = SOON_S) -> Any:
         """The value, or the error. Fails when neither comes in time."""
         self._thread.join(within_s)

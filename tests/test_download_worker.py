@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -51,15 +52,20 @@ class Scene:
     options: dict = field(default_factory=dict)
     refused: set = field(default_factory=set)
     changes: int = 0
+    before_change: Callable[[], object] = lambda: None
+    after_change: Callable[[], object] = lambda: None
     remembered: list = field(default_factory=list)
     taken: set = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.client = OllamaClient(self.url)
         self.store = JsonStore.open(self.path, DocumentCodec(MODEL_CATALOG, "ab" * 8))
-        self.worker = DownloadWorker(
+        self.worker = self.made(self.store)
+
+    def made(self, store) -> DownloadWorker:
+        return DownloadWorker(
             self.client,
-            self.store,
+            store,
             OllamaInventory(self.client, lambda: "2026-11-23T18:00:00.000000Z", lambda: self.store.read().ollama),
             change=self.change,
             completed=self.remember,
@@ -70,9 +76,12 @@ class Scene:
 
     def change(self, function):
         self.changes += 1
+        self.before_change()
         if self.changes in self.refused:
             raise StoreUnwritable("The disk is full.", "Free space there.", path=str(self.path))
-        return self.store.change(function)
+        document = self.store.change(function)
+        self.after_change()
+        return document
 
     def remember(self, document, job, seen):
         self.remembered.append((job.model, [model.name for model in seen.inventory.models]))
@@ -385,7 +394,17 @@ def test_an_ollama_that_answers_rubbish_ends_it(tmp_path):
     assert (job.state, job.error["code"]) == (S.FAILED, "download_failed")
 
 
-def test_success_without_the_model_in_the_list_is_no_success(tmp_path):
+TAG_AND_ANOTHER_MODEL_UNDER_THE_ID = [
+    {"name": TAG, "model": TAG, "digest": "a" * 64, "size": 5},
+    {"name": MODEL, "model": MODEL, "digest": "b" * 64, "size": 5},
+]
+
+
+@pytest.mark.parametrize(
+    "listed", [[], TAG_AND_ANOTHER_MODEL_UNDER_THE_ID[:1], TAG_AND_ANOTHER_MODEL_UNDER_THE_ID],
+    ids=["nothing", "no id", "another model under the id"],
+)  # fmt: skip
+def test_success_without_the_model_in_the_list_is_no_success(tmp_path, listed):
     def liar(connection):
         while request := connection.receive():
             if request.path == "/api/pull":
@@ -395,7 +414,7 @@ def test_success_without_the_model_in_the_list_is_no_success(tmp_path):
             elif request.path == "/api/version":
                 connection.answer({"version": "0.33.0"})
             else:
-                connection.answer({"models": []})
+                connection.answer({"models": listed})
 
     with ScriptedServer(liar) as server:
         scene = Scene(server.url, tmp_path / "document.json")
@@ -437,19 +456,61 @@ def test_a_model_of_the_users_own_under_the_id_is_not_overwritten(scene, simulat
 # --- once for all who ask --------------------------------------------------------------------------------------------
 
 
-def test_many_who_ask_at_once_get_one_job_and_one_pull(scene, simulator):
-    together = threading.Barrier(8)
+def test_many_who_ask_at_once_get_one_job_and_one_pull_and_all_hear_it(scene, simulator):
+    together, asked_all = threading.Barrier(8), threading.Barrier(9)
 
     def ask():
+        listener = Listener()
         together.wait()
-        return scene.fetched()
+        job = scene.worker.start(WANTED, listener)
+        asked_all.wait()
+        return job.id, list(scene.worker.events(job.id, listener))
 
-    answers = [Answer(ask) for _ in range(8)]
-    jobs = [answer.get()[0] for answer in answers]
+    with held_up(simulator):
+        answers = [Answer(ask) for _ in range(8)]
+        asked_all.wait(SOON_S)
+    heard = [answer.get() for answer in answers]
 
-    assert {(job.id, job.state) for job in jobs} == {(jobs[0].id, S.COMPLETED)}
+    assert {job_id for job_id, _ in heard} == set(scene.store.read().downloads)
+    assert [lines[-1] for _, lines in heard] == [{"status": "success"}] * 8
+    assert len(scene.store.read().downloads) == pulls(simulator) == 1
+
+
+def test_who_is_second_by_a_hair_gets_the_job_of_who_was_first(scenes, simulator):
+    one, two = scenes(), scenes()
+    first = []
+
+    def be_faster():
+        two.before_change = lambda: None
+        first.append(one.worker.start(WANTED))
+
+    two.before_change = be_faster
+    with held_up(simulator):
+        second = two.worker.start(WANTED)
+        until(standing(simulator))
+
+    assert {second.id} == {first[0].id} == set(one.store.read().downloads)
+    assert one.ended(second).state is S.COMPLETED
     assert pulls(simulator) == 1
-    assert len(scene.store.read().downloads) == 1
+    until(lambda: files_left(one) == set())
+
+
+def test_who_asks_while_it_is_being_begun_here_hears_every_line_too(scene, simulator):
+    listener, second = Listener(), []
+
+    def ask_too():
+        scene.after_change = lambda: None
+        second.append(Answer(lambda: scene.worker.start(WANTED, listener)))
+        second[0].wait(0.05)  # it may come through before the first one has its thread; it must not
+
+    scene.after_change = ask_too
+    with held_up(simulator):
+        job = scene.worker.start(WANTED)
+        joined = second[0].get()
+
+    assert joined.id == job.id
+    assert listener.run is not None
+    assert list(scene.worker.events(job.id, listener))[-1] == {"status": "success"}
 
 
 def test_two_workers_on_one_document_have_one_job(scenes, simulator):
@@ -523,14 +584,15 @@ def test_no_more_run_at_once_than_is_set_in_all_workers_together(scenes, simulat
     assert ends == [S.COMPLETED] * 3
 
 
-def test_one_pull_at_a_time_is_beginning(scenes, simulator):
-    scene = scenes(at_once=2, patience=replace(IMPATIENT, asking_s=30.0))
-    simulator.set_fault("slow_manifest", times=1, model=TAG, seconds=0.4)
+def test_the_next_pull_begins_when_the_one_before_has_its_first_byte(scenes, simulator):
+    scene = scenes(at_once=2)
+    simulator.set_fault("slow_manifest", seconds=0.2)
     first, second = scene.worker.start(WANTED), scene.worker.start(WANTED_OTHER)
-    until(lambda: scene.worker.get(second.id).state is S.DOWNLOADING)
-    until(lambda: pulls(simulator) == 1)
 
-    assert pulls(simulator, OTHER_TAG) == 0
+    until(lambda: pulls(simulator) == 2)
+    has_begun = simulator.bytes_sent_total > 0
+
+    assert has_begun
     assert scene.ended(first).state is scene.ended(second).state is S.COMPLETED
 
 
@@ -599,34 +661,53 @@ def test_a_job_of_somebody_who_lives_is_never_taken_over(scenes, simulator):
     assert one.ended(job).state is S.COMPLETED
 
 
-def test_many_who_look_do_not_keep_anybody_from_taking_over(scenes, simulator):
-    one, two, three = scenes(), scenes(), scenes()
-    with held_up(simulator):
-        job = one.worker.start(WANTED)
-        until(standing(simulator))
-        one.worker.close()
-    # As a process leaves it that was killed: the document says that somebody works on it, the file is there.
-    one.store.change(
-        lambda document: document.model_copy(
-            update={"downloads": {job.id: document.downloads[job.id].model_copy(update={"state": S.DOWNLOADING})}}
-        )
-    )
-    stop = threading.Event()
+# As a process leaves it that was killed, and as one leaves it that was closed.
+@pytest.mark.parametrize("left", [S.DOWNLOADING, S.INTERRUPTED])
+@pytest.mark.parametrize("ask", ["start", "resume", "resume_interrupted"])
+def test_somebody_who_only_looks_keeps_nobody_from_taking_over(scenes, simulator, ask, left):
+    one, two = scenes(), scenes()
+    simulator.set_fault("too_new", times=1)
+    job = one.fetch()
+    jobs = {job.id: job.model_copy(update={"state": left})}
+    one.store.change(lambda document: document.model_copy(update={"downloads": jobs}))
+    looker = two.worker.files.owner_lock(job.id)
+    looker.acquire()
+    looked = threading.Timer(0.03, looker.release)
+    looked.start()
 
-    def look():
-        while not stop.is_set():
-            three.worker.all()
-            (three.worker.files.folder / f"{job.id}.lock").touch()
+    {
+        "start": lambda: two.worker.start(WANTED),
+        "resume": lambda: two.worker.resume(job.id),
+        "resume_interrupted": two.worker.resume_interrupted,
+    }[ask]()
 
-    lookers = [Answer(look) for _ in range(2)]
-    taken = two.worker.resume_interrupted()
-    stop.set()
-    for looker in lookers:
-        looker.get()
-
-    assert [one.id for one in taken] == [job.id]
+    looked.join()
     assert two.ended(job).state is S.COMPLETED
-    assert pulls(simulator) == 2
+
+
+@dataclass
+class Outdated:
+    """A store that shows an older document first: what a read finds that was a moment too early."""
+
+    store: JsonStore
+    older: list
+
+    @property
+    def path(self):
+        return self.store.path
+
+    def read(self):
+        return self.older.pop() if self.older else self.store.read()
+
+
+def test_a_good_end_between_two_looks_is_not_taken_for_an_interruption(scenes):
+    one, two = scenes(), scenes()
+    job = one.fetch()
+    running = {job.id: job.model_copy(update={"state": S.VERIFYING, "version": job.version - 1})}
+    earlier = one.store.read().model_copy(update={"downloads": running})
+    watching = two.made(Outdated(two.store, [earlier]))
+
+    assert watching.get(job.id) == job
 
 
 def test_asking_for_what_was_interrupted_goes_on_with_the_same_job(scenes, simulator):
