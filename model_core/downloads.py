@@ -70,9 +70,9 @@ def moved(job: DownloadJob, state: DownloadState, at: str, **changes: Any) -> Do
     if state not in NEXT[job.state]:
         raise InvalidTransition(job.id, f"become {state}", job.state, sorted(NEXT[job.state]))
     finished = at if state in ENDED else None
-    # What does not download has no speed, whatever it last had.
-    calm = {} if state is _S.DOWNLOADING else {"bytes_per_second": None, "eta_seconds": None}
     known = {"state": state, "updated_at": at, "finished_at": finished, "version": job.version + 1}
+    # What has just changed its state has no speed yet.
+    calm = {"bytes_per_second": None, "eta_seconds": None}
     return job.model_copy(update={**known, **calm, **changes})
 
 

@@ -113,9 +113,9 @@ def test_an_end_has_its_moment_and_a_resumed_download_has_none(start, end):
         assert moved(ended, S.QUEUED, NOW).finished_at is None
 
 
-@pytest.mark.parametrize("end", sorted(NEXT[S.DOWNLOADING]))
-def test_what_does_not_download_has_no_speed(end):
-    fast = job("downloading", bytes_per_second=5.0, eta_seconds=9.0)
+@pytest.mark.parametrize(("start", "end"), [(start, end) for start in S for end in sorted(NEXT[start])])
+def test_what_has_just_changed_its_state_has_no_speed(start, end):
+    fast = job(start, bytes_per_second=5.0, eta_seconds=9.0)
 
     after = moved(fast, end, NOW)
 
@@ -140,7 +140,7 @@ HALF = Progress(
 
 
 def test_a_download_shows_the_figures_of_its_progress():
-    after = shown(job("downloading", version=7), HALF, NOW)
+    after = shown(job("downloading", version=7, message="Trying again."), HALF, NOW)
 
     assert (after.phase, after.total_bytes, after.total_is_estimate) == ("downloading", 100 * MB, True)
     assert (after.downloaded_bytes, after.percent) == (50 * MB, 50.0)
@@ -203,8 +203,9 @@ def test_a_download_waits_for_what_was_asked_for_earlier_and_still_waits():
 
 def test_a_download_does_not_wait_for_what_runs_or_has_ended():
     others = [job(state, id=state, tag=f"{state}:1") for state in S if state is not S.QUEUED]
+    same_tag = [job(state, id=state) for state in S if state not in OWNED]
 
-    assert ahead_of([*others, job()], job()) == []
+    assert ahead_of([*others, *same_tag, job()], job()) == []
 
 
 @pytest.mark.parametrize("state", sorted(OWNED - {S.QUEUED}))
@@ -282,6 +283,13 @@ def test_the_oldest_ends_go_and_the_order_stays():
     assert [one.state for one in kept.values()].count(S.INTERRUPTED) == 12
     ended = [key for key in jobs if jobs[key].state in ENDED]
     assert [key for key in kept if kept[key].state in ENDED] == ended[-ENDED_KEPT:]
+
+
+def test_what_ended_first_goes_first_whenever_it_was_asked_for():
+    jobs = book(*["completed"] * (ENDED_KEPT + 1))
+    backwards = dict(reversed(jobs.items()))
+
+    assert set(backwards) - set(pruned(backwards)) == {"00"}
 
 
 def test_what_ended_without_a_moment_goes_first():

@@ -21,7 +21,7 @@ from model_core.errors import (
     PullFailed,
     StoreBusy,
 )
-from model_core.patience import DIGEST_MISMATCHES, Patience
+from model_core.patience import Patience
 from model_core.pull_errors import PullReason
 from model_core.pull_progress import ASKING, CHECKING, DONE, DOWNLOADING, NAMING, WAITING, WRITING
 
@@ -66,7 +66,7 @@ def test_a_registry_that_is_away_for_a_minute_is_waited_for():
     assert sum(pause(fruitless) for fruitless in range(1, 10)) > 60
 
 
-@pytest.mark.parametrize(("mismatches", "goes_on"), [(0, True), (1, True), (DIGEST_MISMATCHES, False)])
+@pytest.mark.parametrize(("mismatches", "goes_on"), [(0, True), (1, True), (2, False), (3, False)])
 def test_data_that_were_damaged_twice_are_not_asked_for_again(mismatches, goes_on):
     assert (pause(mismatches=mismatches) is not None) is goes_on
 
@@ -77,7 +77,7 @@ def test_what_cannot_heal_is_not_tried_again():
 
 @given(st.integers(1, 9), st.floats(0, 1, exclude_max=True))
 def test_chance_makes_a_pause_longer_by_a_quarter_at_most(fruitless, jitter):
-    assert pause(fruitless) <= pause(fruitless, jitter=jitter) <= pause(fruitless) * 1.25
+    assert pause(fruitless, jitter=jitter) == pytest.approx(pause(fruitless) * (1 + jitter / 4))
 
 
 @given(st.integers(1, 1000), st.integers(1, 2000), st.floats(0.001, 10))

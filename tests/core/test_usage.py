@@ -261,8 +261,9 @@ def test_installations_that_meet_now_and_then_lose_nothing_and_count_nothing_twi
     assert {model.usage_count for model in installations} == {len(everything)}
 
 
-def test_an_older_state_of_the_same_installation_adds_nothing():
-    older = recorded(event(1.0))
+@pytest.mark.parametrize("before", [1, 9, 99])
+def test_an_older_state_of_the_same_installation_adds_nothing(before):
+    older = recorded(*[event(1.0)] * before)
     newer = recorded(event(3.0), model=older)
 
     assert merge(newer.history, older.history) == newer.history
@@ -291,6 +292,13 @@ def test_what_the_seed_never_kept_stays_unknown():
     shown = statistics(StoredModel(name="m", history={"old": {"": from_seed(10, 0.9, 2.5, HOUR[1])}}), installed=True)
 
     assert (shown.min_inference_time, shown.max_inference_time, shown.first_used) == (None, None, None)
+
+
+def test_uses_of_the_seed_without_a_mean_have_no_time():
+    old = StoredModel(name="m", history={"old": {"": from_seed(10, 0.9, None, None)}})
+
+    assert statistics(old, installed=True).avg_inference_time is None
+    assert recorded(event(6.0), model=old).avg_inference_time == 6.0
 
 
 def test_a_mean_of_the_seed_weighs_as_much_as_its_successes():
