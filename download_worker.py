@@ -113,13 +113,15 @@ class DownloadWorker:
             return self._joined(job, listener) if job else None
 
     def resume(self, job_id: str, listener: Listener | None = None) -> DownloadJob:
-        """Return the job, queued again unless somebody works on it.
+        """Return the job, queued again unless somebody works on it; where the same has been asked for anew since, that.
 
         Raises InvalidTransition for one that is done, DownloadNotFound, StoreError.
         """
         with self._beginning:
             job = self._stored(job_id)
-            if job.state in downloads.OWNED:
+            if job.state in downloads.ENDED:
+                job = downloads.same_download(self._store.read().downloads.values(), job.model, job.tag) or job
+            if job.id != job_id or job.state in downloads.OWNED:
                 return self._joined(job, listener)
             return self._taken_over(job_id, listener)
 
@@ -259,6 +261,7 @@ class DownloadWorker:
         with _released_on_failure(lock):
             job = self._stored(job_id)
             if job.state in only:
+                self.files.wished(job_id)  # what somebody wished of the owner before was not wished of this one
                 job = self._requeued(job)
                 return self._run(job, _wanted_again(job), lock, listener)
         lock.release()
@@ -298,6 +301,10 @@ class DownloadWorker:
         if run := self._runs.get(job_id):
             return run.job
         return self._seen_from_here(self._stored(job_id))
+
+    def owns(self, job_id: str) -> bool:
+        """Return whether a job is at work in this process."""
+        return job_id in self._runs
 
     def all(self) -> list[DownloadJob]:
         """Return every job, in the order in which they were asked for."""

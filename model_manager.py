@@ -471,6 +471,10 @@ class ModelManager:
         """Yield a download now and after each change, the last time when nobody works on it any more."""
         return [job] if job.already_installed else self._worker.follow(job.id)
 
+    def owns_download(self, job_id: str) -> bool:
+        """Return whether a download is at work in this process, and ends with it."""
+        return self._worker.owns(job_id)
+
     def resume_downloads(self) -> list[DownloadJob]:
         """Take over every download that was interrupted, also by the end of another process."""
         return self._worker.resume_interrupted()
