@@ -257,11 +257,24 @@ class Run:
             # to leave takes the other's with it): the start ends with the first word on a layer.
             while not start.acquire(TICK_S):
                 self._obey()
-            with self._outside.client.pull(self._wanted.tag) as stream:
+            with self._pulling() as stream:
                 self._read(stream, start, reporting)
         finally:
             start.release()
             self._publish(reporting.progress, force=True)
+
+    @contextmanager
+    def _pulling(self) -> Iterator[PullStream]:
+        """Ask for the pull, and obey while Ollama does not answer. Raises OllamaError."""
+        opening = _Opening(self._outside.client, self._wanted.tag)
+        try:
+            while (stream := opening.opened(TICK_S)) is None:
+                self._obey()
+        except _Ordered:
+            opening.leave()
+            raise
+        with stream:
+            yield stream
 
     def _read(self, stream: PullStream, start: LockFile, reporting: _Reporting) -> None:
         heard_s = time.monotonic()
@@ -373,7 +386,9 @@ class Run:
     def _obey(self) -> None:
         if self._order is None and time.monotonic() - self._looked_s >= TICK_S:
             self._looked_s = time.monotonic()
-            self._order = downloads.GOALS.get(self._outside.files.wished(self.job.id) or "")
+            wished = downloads.GOALS.get(self._outside.files.wished(self.job.id) or "")
+            # An order from here may have come while the file was looked at; it must not be lost.
+            self._order = self._order or wished
         if self._order is not None and self._order in downloads.NEXT[self.job.state]:
             raise _Ordered
 
@@ -412,6 +427,44 @@ class _Reporting:
     """The progress of one attempt, kept where it survives the attempt's failure."""
 
     progress: Progress
+
+
+class _Opening:
+    """A pull that is being asked for, in a thread of its own: no order waits for an Ollama that does not answer."""
+
+    def __init__(self, client: OllamaClient, tag: str) -> None:
+        self._client, self._tag = client, tag
+        self._lock = threading.Lock()
+        self._stream: PullStream | None = None
+        self._error: Exception | None = None
+        self._left = False
+        self._thread = threading.Thread(target=self._open, name=f"pull-opening {tag}", daemon=True)
+        self._thread.start()
+
+    def opened(self, timeout_s: float) -> PullStream | None:
+        """Return the stream, None if there is none within the time. Raises OllamaError."""
+        self._thread.join(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return None if self._thread.is_alive() else self._stream
+
+    def leave(self) -> None:
+        """Want it no more: what Ollama still answers is hung up on."""
+        with self._lock:
+            self._left = True
+            if self._stream is not None:
+                self._stream.close()
+
+    def _open(self) -> None:
+        try:
+            stream = self._client.pull(self._tag)
+        except Exception as error:  # whatever it is, the one who waits must hear of it
+            self._error = error
+            return
+        with self._lock:
+            self._stream = stream
+            if self._left:
+                stream.close()
 
 
 _PAST_DOWNLOADING = (pull_progress.CHECKING, pull_progress.WRITING)
