@@ -14,13 +14,18 @@ from model_core.downloads import (
     NEXT,
     OPEN,
     OWNED,
+    WISHES,
     ahead_of,
+    check_wish,
     failure_of,
     in_the_way,
+    left_behind,
     moved,
     pruned,
+    reordered,
     same_download,
     shown,
+    without,
 )
 from model_core.errors import DownloadFailed, InvalidTransition, OllamaUnavailable, PullFailed, as_facts
 from model_core.pull_progress import Progress
@@ -124,6 +129,80 @@ def test_what_has_just_changed_its_state_has_no_speed(start, end):
 
 def test_what_a_move_brings_with_it_is_kept():
     assert moved(job("failed", error={"code": "x"}), S.QUEUED, NOW, error=None, attempt=3).attempt == 3
+
+
+# --- what may be wished ----------------------------------------------------------------------------------------------
+
+# Where each wish leads; None: the download stays what it is, or goes for good.
+LEADS = {"pause": {S.PAUSED}, "cancel": {S.CANCELLED}, "resume": {S.QUEUED, S.DOWNLOADING}}
+
+
+@pytest.mark.parametrize(("state", "wish"), list(product(S, LEADS)))
+def test_what_may_be_wished_is_what_leads_somewhere(state, wish):
+    leads = bool(NEXT[state] & LEADS[wish])
+
+    # What runs goes on by itself; only who has stopped can be told to.
+    assert (wish in WISHES[state]) == (leads and not (wish == "resume" and state in OWNED))
+
+
+@pytest.mark.parametrize("state", S)
+def test_what_has_ended_can_be_forgotten_and_what_waits_can_be_moved(state):
+    assert ("forget" in WISHES[state]) == (state in ENDED)
+    assert ("move" in WISHES[state]) == (state is S.QUEUED)
+
+
+@pytest.mark.parametrize(("state", "wish"), list(product(S, ["pause", "resume", "cancel", "move", "forget", "fly"])))
+def test_a_wish_that_cannot_be_is_refused_with_those_that_can(state, wish):
+    if wish in WISHES[state]:
+        check_wish(job(state), wish)
+        return
+
+    with pytest.raises(InvalidTransition) as refusal:
+        check_wish(job(state), wish)
+
+    assert (refusal.value.wish, refusal.value.state) == (wish, state)
+    assert refusal.value.allowed == list(WISHES[state])
+
+
+def in_order(*states):
+    return {str(number): job(state, id=str(number)) for number, state in enumerate(states)}
+
+
+@pytest.mark.parametrize(
+    ("who", "position", "order"),
+    [("3", 0, "314"), ("1", 1, "314"), ("1", 9, "341"), ("1", 0, "134"), ("4", 0, "413"), ("3", 2, "143")],
+)
+def test_what_waits_can_be_moved_among_what_waits(who, position, order):
+    jobs = in_order("downloading", "queued", "paused", "queued", "queued")
+
+    after = reordered(jobs, who, position)
+
+    assert "".join(key for key, one in after.items() if one.state is S.QUEUED) == order
+    assert [list(after).index(key) for key in "02"] == [0, 2]
+    assert after == jobs
+
+
+def test_what_does_not_wait_cannot_be_moved():
+    with pytest.raises(InvalidTransition):
+        reordered(in_order("downloading", "queued"), "0", 1)
+
+
+def test_what_has_ended_can_be_taken_from_the_book_and_nothing_else():
+    jobs = in_order("completed", "queued")
+
+    assert list(without(jobs, "0")) == ["1"]
+    assert without(jobs, "gone already") == jobs
+    with pytest.raises(InvalidTransition):
+        without(jobs, "1")
+
+
+def test_who_stops_a_download_is_told_what_stays_and_how_to_go_on():
+    told = left_behind(job(downloaded_bytes=1_234_567_890), S.CANCELLED)
+
+    assert "1,235 MB" in told and "resume" in told
+    assert "None" not in left_behind(job(), S.CANCELLED)
+    assert "esume" in left_behind(job(), S.PAUSED)
+    assert left_behind(job(), S.INTERRUPTED) is None
 
 
 # --- how far it is ---------------------------------------------------------------------------------------------------

@@ -181,6 +181,31 @@ def test_the_values_in_the_sentence_are_facts_as_well(error):
             assert str(error.facts[name]) in sentence
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.RegistryNotAllowed("evil.com", ("registry.ollama.ai", "hf.co")), "registry.ollama.ai, hf.co"),
+        (errors.RegistryNotAllowed("evil.com", ()), "none"),
+        (errors.UnknownQuantization("m", ("q4", "q8")), "q4, q8"),
+        (errors.UnknownQuantization("m", ()), "out"),
+        (errors.ModelNotPublished("m", ("gemma3:12b", "llama2:13b")), "gemma3:12b, llama2:13b"),
+        (errors.InvalidTransition("a1", "become x", "failed", ("resume", "forget")), "resume, forget"),
+        (errors.InvalidTransition("a1", "become x", "completed", ()), "start a new download"),
+        (errors.ModelNotInstalled("m", "q8"), "m (q8)"),
+        (errors.NameTaken("a/m:1", "3" * 64), "ollama cp a/m:1 my-m:1"),
+        (errors.InsufficientDisk("m", 42_520_412_561, 20_000_000_000), "42.5 GB on Ollama's disk, 20.0 GB are free"),
+        (errors.InsufficientDisk("m", 42_520_412_561, None), "42.5 GB on Ollama's disk, the disk is full"),
+        (errors.InsufficientDisk("m", None, None), "does not fit Ollama's disk, the disk is full"),
+        (errors.InsufficientVram("m", 3 * 2**30, 2**30), "needs 3.0 GiB of graphics memory, 1.0 GiB are available"),
+        (errors.OllamaUnavailable("http://x", "refused"), "http://x (refused)"),
+        (errors.OllamaTimeout("the list", 5.0), "the list within 5 s"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_the_sentence_holds_what_a_person_needs_to_go_on(error, words):
+    assert words in str(error)
+
+
 def test_two_figures_that_differ_are_not_told_as_the_same():
     figures = re.findall(r"[\d.]+ GiB", errors.InsufficientVram("m", 6_700_000_000, 6_690_000_000).happened)
 
