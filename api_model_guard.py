@@ -10,10 +10,15 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from flask import request
 
 from api_model_problems import HostNotAllowed, OriginNotAllowed, PayloadTooLarge, Unauthorized, UnsupportedMediaType
+from model_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 BODY_LIMIT_BYTES = 64 * 1024
 # A thousand events of usage do not fit the usual limit; what an import takes over is a whole document.
@@ -29,53 +34,56 @@ class Guard:
     hosts    names and addresses that may stand in Host, without a port
     origins  pages elsewhere that may call, as scheme://host[:port]
     token    what must follow "Authorization: Bearer", None: nothing
+
+    Raises InvalidRequest for an empty token, which would let everybody in.
     """
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str], token: str | None) -> None:
         self._hosts = {_plain(host) for host in hosts}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
-        self._token = token.encode() if token else None
+        if token is not None and not token.strip():
+            raise InvalidRequest("token", "is empty", "Give one, or None where none is asked for.")
+        self._token = token.strip().encode() if token is not None else None
 
-    def check(self) -> None:
-        """Raise the refusal that a request deserves; return for a good one."""
-        self._check_host()
-        self._check_origin()
+    def check(self, environ: WSGIEnvironment) -> None:
+        """Raise the refusal that the request in hand deserves; return for a good one."""
+        self._check_host(environ.get("HTTP_HOST", ""))
+        self._check_origin(environ.get("HTTP_ORIGIN"))
         # A browser asks with OPTIONS whether it may ask, and cannot show a token then; it learns nothing of ours.
-        if request.method != "OPTIONS":
-            self._check_token()
-            self._check_body()
+        if environ["REQUEST_METHOD"] != "OPTIONS":
+            self._check_token(environ.get("HTTP_AUTHORIZATION", ""))
+            # Zero or nothing is no body; what is no number is the server's to refuse.
+            if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+                _check_body()
 
-    def _check_host(self) -> None:
-        found = _HOST.fullmatch(request.headers.get("Host", ""))
+    def _check_host(self, host: str) -> None:
+        found = _HOST.fullmatch(host)
         if found is None or _plain(found["name"]) not in self._hosts:
             raise HostNotAllowed
 
-    def _check_origin(self) -> None:
-        origin = request.headers.get("Origin")
+    def _check_origin(self, origin: str | None) -> None:
         if origin is None or origin.lower() in self._origins:
             return
         # The page may be one that we serve ourselves; Host has been looked at already.
         if origin.lower() != request.host_url.rstrip("/").lower():
             raise OriginNotAllowed
 
-    def _check_token(self) -> None:
+    def _check_token(self, authorization: str) -> None:
         if self._token is None:
             return
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, given = authorization.partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
             raise Unauthorized
 
-    def _check_body(self) -> None:
-        length = request.content_length or 0
-        if not length and "Transfer-Encoding" not in request.headers:
-            return
-        limit = BODY_LIMITS_BYTES.get((request.endpoint or "").rpartition(".")[2], BODY_LIMIT_BYTES)
-        if length > limit:
-            raise PayloadTooLarge(limit)
-        # A body whose length is not announced is read up to here.
-        request.max_content_length = limit
-        if request.mimetype != "application/json":
-            raise UnsupportedMediaType
+
+def _check_body() -> None:
+    limit = BODY_LIMITS_BYTES.get((request.endpoint or "").rpartition(".")[2], BODY_LIMIT_BYTES)
+    if (request.content_length or 0) > limit:
+        raise PayloadTooLarge(limit)
+    # A body whose length is not announced is read up to here.
+    request.max_content_length = limit
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType
 
 
 def _plain(host: str) -> str:

@@ -66,8 +66,8 @@ def init_model_api(
     """
     blueprint = Blueprint("model_management", __name__, url_prefix="/api/model")
     origins = list(allowed_origins)
-    blueprint.before_request(Guard(allowed_hosts, origins, token).check)
-    blueprint.before_request(_refuse_unknown_query)
+    guard = Guard(allowed_hosts, origins, token)
+    blueprint.before_request(lambda: _check(guard))
     if origins:
         _let_pages_read(blueprint, origins)
     ModelApi(manager).add_to(blueprint)
@@ -359,8 +359,11 @@ def _marks(manager: ModelManager) -> dict[str, Any]:
 # --- around the views ------------------------------------------------------------------------------------------------
 
 
-def _refuse_unknown_query() -> None:
-    if request.args and (request.endpoint or "").rpartition(".")[2] not in _READS_A_QUERY:
+def _check(guard: Guard) -> None:
+    """Let a request through to its view, or raise why not."""
+    environ = request.environ
+    guard.check(environ)
+    if environ.get("QUERY_STRING") and (request.endpoint or "").rpartition(".")[2] not in _READS_A_QUERY:
         read_query(Nothing)
 
 

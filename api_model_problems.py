@@ -53,6 +53,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "store_unreadable": HTTPStatus.INTERNAL_SERVER_ERROR,
     "download_failed": HTTPStatus.BAD_GATEWAY,
     "ollama_error": HTTPStatus.BAD_GATEWAY,
+    "registry_unavailable": HTTPStatus.BAD_GATEWAY,
     "ollama_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "store_busy": HTTPStatus.SERVICE_UNAVAILABLE,
     "ollama_timeout": HTTPStatus.GATEWAY_TIMEOUT,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from functools import cache
+from typing import Literal, TypeVar, cast
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from api_model_problems import PayloadTooLarge
 from model_core.errors import InvalidRequest
 
 LONGEST_WAIT_S = 60.0
@@ -22,7 +24,9 @@ class Asked(BaseModel):
     """A body or a query."""
 
     # The longest name that Ollama would accept has 593 characters.
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), str_max_length=1024)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), str_max_length=1024
+    )
 
 
 class Nothing(Asked):
@@ -111,8 +115,12 @@ _EVENTS = TypeAdapter(list[Event])
 
 
 def read_raw() -> bytes:
-    """Return the body, without the mark that Windows' own editor puts before it."""
-    return request.get_data(cache=False).removeprefix(codecs.BOM_UTF8)
+    """Return the body, without the mark that Windows' own editor puts before it. Raises PayloadTooLarge."""
+    raw = request.get_data(cache=False)
+    # Of a body whose length was not announced, werkzeug returns what is within the limit, and does not say so.
+    if request.content_length is None and len(raw) == request.max_content_length:
+        raise PayloadTooLarge(len(raw))
+    return raw.removeprefix(codecs.BOM_UTF8)
 
 
 def read_body(kind: type[A]) -> A:
@@ -123,10 +131,17 @@ def read_body(kind: type[A]) -> A:
 
 def read_query(kind: type[A]) -> A:
     """Return the query as a record. Raises InvalidRequest."""
+    if not request.environ.get("QUERY_STRING"):
+        return cast(A, _without_fields(kind))
     for field, values in request.args.lists():
         if len(values) > 1:
             raise InvalidRequest(_plain(field), "is given more than once")
     return _validated(lambda: kind.model_validate(request.args.to_dict()))
+
+
+@cache
+def _without_fields(kind: type[Asked]) -> Asked:
+    return kind()  # every field of a query may be left out
 
 
 def read_events() -> list[Event]:
