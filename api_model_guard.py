@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flask import request
 
 from api_model_problems import HostNotAllowed, OriginNotAllowed, PayloadTooLarge, Unauthorized, UnsupportedMediaType
+from api_model_tickets import Tickets
 from model_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 BODY_LIMIT_BYTES = 64 * 1024
 # A thousand events of usage do not fit the usual limit; what an import takes over is a whole document.
 BODY_LIMITS_BYTES: Mapping[str, int] = {"usage": 1024 * 1024, "import_document": 16 * 1024 * 1024}
+
+# The views that a browser opens without being able to send the token along.
+TAKE_TICKETS = {"events", "websocket"}
 
 # No more than RFC 9110 allows in Host: nothing before an @, no path, no blanks.
 _HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
@@ -34,16 +38,20 @@ class Guard:
     hosts    names and addresses that may stand in Host, without a port
     origins  pages elsewhere that may call, as scheme://host[:port]
     token    what must follow "Authorization: Bearer", None: nothing
+    tickets  what may be shown in its place where it cannot be sent; None: nothing
 
     Raises InvalidRequest for an empty token, which would let everybody in.
     """
 
-    def __init__(self, hosts: Iterable[str], origins: Iterable[str], token: str | None) -> None:
+    def __init__(
+        self, hosts: Iterable[str], origins: Iterable[str], token: str | None, tickets: Tickets | None = None
+    ) -> None:
         self._hosts = {_plain(host) for host in hosts}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         if token is not None and not token.strip():
             raise InvalidRequest("token", "is empty", "Give one, or None where none is asked for.")
         self._token = token.strip().encode() if token is not None else None
+        self._tickets = tickets or Tickets()
 
     def check(self, environ: WSGIEnvironment) -> None:
         """Raise the refusal that the request in hand deserves; return for a good one."""
@@ -72,8 +80,14 @@ class Guard:
         if self._token is None:
             return
         scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+        is_token = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
+        if not is_token and not self._is_ticket_shown():
             raise Unauthorized
+
+    def _is_ticket_shown(self) -> bool:
+        if (request.endpoint or "").rpartition(".")[2] not in TAKE_TICKETS:
+            return False
+        return self._tickets.redeem(request.args.get("ticket", ""))
 
 
 def _check_body() -> None:

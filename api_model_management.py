@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,6 +22,7 @@ from flask_cors import CORS
 from pydantic_core import to_json
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from api_model_events import HEARTBEAT_S, USUAL_STREAMS, EventApi, Streams
 from api_model_guard import Guard
 from api_model_problems import Problems
 from api_model_requests import (
@@ -30,9 +31,11 @@ from api_model_requests import (
     DownloadQuery,
     ImportQuery,
     ListQuery,
+    Move,
     Nothing,
     OneModel,
     PerhapsModel,
+    Plan,
     Recommend,
     Switch,
     read_body,
@@ -40,7 +43,8 @@ from api_model_requests import (
     read_query,
     read_raw,
 )
-from model_core.errors import InvalidRequest, ModelManagerError, StoreError
+from api_model_tickets import Tickets
+from model_core.errors import InvalidRequest, StoreError
 from model_core.records import GIB, DownloadJob, DownloadState
 from model_manager import Listing, ModelManager
 from ollama_inventory import Seen
@@ -49,7 +53,9 @@ DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
 NDJSON = "application/x-ndjson"
 
 # Whoever reads a query checks it; to all other routes every field is unknown.
-_READS_A_QUERY = {"list_models", "delete", "show_download", "statistics", "import_document", "no_view"}
+_READS_A_QUERY = {
+    "list_models", "delete", "show_download", "statistics", "import_document", "events", "websocket", "no_view",
+}  # fmt: skip
 
 
 def init_model_api(
@@ -58,19 +64,25 @@ def init_model_api(
     allowed_hosts: Iterable[str] = DEFAULT_HOSTS,
     allowed_origins: Iterable[str] = (),
     token: str | None = None,
+    max_streams: int = USUAL_STREAMS,
+    heartbeat_s: float = HEARTBEAT_S,
 ) -> Blueprint:
     """Return the blueprint for an app, at /api/model unless register_blueprint says otherwise.
 
     In a host's own app these settings are the host's to give: the names under which the app is called, the origins of
-    its pages, and a token, if it wants one.
+    its pages, and a token, if it wants one; and how many answers may stay open at once (events, progress by line),
+    each of which holds a thread of the host's server.
     """
     blueprint = Blueprint("model_management", __name__, url_prefix="/api/model")
     origins = list(allowed_origins)
-    guard = Guard(allowed_hosts, origins, token)
+    tickets = Tickets()
+    guard = Guard(allowed_hosts, origins, token, tickets)
     blueprint.before_request(lambda: _check(guard))
     if origins:
         _let_pages_read(blueprint, origins)
-    ModelApi(manager).add_to(blueprint)
+    events = EventApi(manager, Problems(lambda: _marks(manager)), tickets, Streams(max_streams), heartbeat_s)
+    events.add_to(blueprint)
+    ModelApi(manager, events).add_to(blueprint)
     blueprint.record(_catch_the_rest)
     answer_problems(blueprint, manager)
     return blueprint
@@ -84,9 +96,8 @@ def answer_problems(scaffold: Flask | Blueprint, manager: ModelManager) -> None:
 class ModelApi:
     """The views of one blueprint, on one manager."""
 
-    def __init__(self, manager: ModelManager) -> None:
-        self._manager = manager
-        self._problems = Problems(lambda: _marks(manager))
+    def __init__(self, manager: ModelManager, events: EventApi) -> None:
+        self._manager, self._events = manager, events
         self._listed: tuple[Listing, bytes] | None = None
 
     def add_to(self, blueprint: Blueprint) -> None:
@@ -102,6 +113,12 @@ class ModelApi:
             ("/download", "POST", self.download),
             ("/downloads", "GET", self.list_downloads),
             ("/downloads/<download_id>", "GET", self.show_download),
+            ("/download/plan", "POST", self.plan_download),
+            ("/downloads/<download_id>/pause", "POST", self.pause_download),
+            ("/downloads/<download_id>/resume", "POST", self.resume_download),
+            ("/downloads/<download_id>/cancel", "POST", self.cancel_download),
+            ("/downloads/<download_id>/move", "POST", self.move_download),
+            ("/downloads/<download_id>", "DELETE", self.forget_download),
             ("/recommend", "POST", self.recommend),
             ("/check_compatibility", "POST", self.check_compatibility),
             ("/statistics", "GET", self.statistics),
@@ -199,24 +216,30 @@ class ModelApi:
     def download(self) -> Response:
         """Fetch a model in the background: 202 and where to look, 200 when it is there, or its progress by line."""
         asked = read_body(Download)
-        by_line = request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON
-        fetch = self._manager.pull_model if asked.wait and not by_line else self._manager.start_download
-        job = fetch(asked.model, quantization=asked.quantization, force=asked.force)
-        if by_line:
-            return Response(self._lines(job), content_type=NDJSON, headers={"Cache-Control": "no-store"})
+
+        def begin() -> DownloadJob:
+            return self._manager.start_download(asked.model, quantization=asked.quantization, force=asked.force)
+
+        if request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON:
+            marks = _marks(self._manager)
+            return self._events.lines(begin, lambda job: to_json({**job.model_dump(mode="json"), **marks}) + b"\n")
+        with self._held(asked.wait):
+            pull = self._manager.pull_model
+            job = pull(asked.model, quantization=asked.quantization, force=asked.force) if asked.wait else begin()
         answer = {"model": job.model, "download": job}
         if job.state is DownloadState.COMPLETED:
             return self._answer({"message": f"{job.model} is installed.", **answer})
         headers = {"Location": url_for(".show_download", download_id=job.id), "Retry-After": "1"}
         return self._answer({"message": f"{job.model} is being downloaded.", **answer}, 202, headers)
 
-    def _lines(self, job: DownloadJob) -> Iterator[bytes]:
-        marks = _marks(self._manager)
-        try:
-            for step in self._manager.follow_download(job):
-                yield to_json({**step.model_dump(mode="json"), **marks}) + b"\n"
-        except ModelManagerError as error:  # the status is out already; the last line says what happened
-            yield to_json(self._problems.body(error)) + b"\n"
+    def _held(self, waits: bool | float) -> AbstractContextManager[None]:
+        # An answer that is waited for holds a thread just as one that is streamed.
+        return self._events.streams.one() if waits else nullcontext()
+
+    def plan_download(self) -> Response:
+        """What a download would fetch, whether there is room for it, and what to know before."""
+        asked = read_body(Plan)
+        return self._answer(self._manager.plan_download(asked.model, asked.quantization).model_dump(mode="json"))
 
     def list_downloads(self) -> Response:
         """Every download on record."""
@@ -226,7 +249,33 @@ class ModelApi:
     def show_download(self, download_id: str) -> Response:
         """One download; with wait and since, as soon as there is something newer."""
         asked = read_query(DownloadQuery)
-        return self._answer({"download": self._manager.download(download_id, since=asked.since, wait_s=asked.wait)})
+        with self._held(asked.wait):
+            job = self._manager.download(download_id, since=asked.since, wait_s=asked.wait)
+        return self._answer({"download": job})
+
+    def pause_download(self, download_id: str) -> Response:
+        """Let a download rest."""
+        return self._granted(self._manager.pause_download, download_id)
+
+    def resume_download(self, download_id: str) -> Response:
+        """Go on with a download."""
+        return self._granted(self._manager.resume_download, download_id)
+
+    def cancel_download(self, download_id: str) -> Response:
+        """End a download without its model."""
+        return self._granted(self._manager.cancel_download, download_id)
+
+    def forget_download(self, download_id: str) -> Response:
+        """Take a download that has ended off the record."""
+        return self._granted(self._manager.forget_download, download_id)
+
+    def _granted(self, wish: Callable[[str], DownloadJob], download_id: str) -> Response:
+        read_body(Nothing)
+        return self._answer({"download": wish(download_id)})
+
+    def move_download(self, download_id: str) -> Response:
+        """Put a waiting download at another place."""
+        return self._answer({"download": self._manager.move_download(download_id, read_body(Move).position)})
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 

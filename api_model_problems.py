@@ -56,6 +56,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "registry_unavailable": HTTPStatus.BAD_GATEWAY,
     "ollama_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "store_busy": HTTPStatus.SERVICE_UNAVAILABLE,
+    "too_many_streams": HTTPStatus.SERVICE_UNAVAILABLE,
     "ollama_timeout": HTTPStatus.GATEWAY_TIMEOUT,
     "insufficient_disk": HTTPStatus.INSUFFICIENT_STORAGE,
 }
@@ -125,6 +126,19 @@ class UnsupportedMediaType(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__("The body is not declared as JSON.", "Send the header 'Content-Type: application/json'.")
+
+
+class TooManyStreams(RequestRefused):
+    """As many answers stay open as there may be; ``max_streams`` is how many."""
+
+    code, title = "too_many_streams", "Too many streams"
+
+    def __init__(self, max_streams: int) -> None:
+        super().__init__(
+            f"{max_streams} answers that stay open (events, progress) are being given already.",
+            "Close one of them, or let the service have more threads (MODEL_MANAGER_THREADS).",
+            max_streams=max_streams,
+        )
 
 
 class AddressNotFound(RequestRefused):

@@ -69,6 +69,31 @@ class Download(OneModel):
     force: bool = False
 
 
+class Plan(OneModel):
+    """What would be fetched."""
+
+    quantization: str | None = None
+
+
+class Move(Asked):
+    """Where among the waiting downloads; 0 is next."""
+
+    position: int = Field(strict=True, ge=0)
+
+
+class Wish(Asked):
+    """What a WebSocket may say: what is to happen to the download of that id."""
+
+    type: Literal["pause", "resume", "cancel"]
+    id: str
+
+
+class Ticket(Asked):
+    """What may be shown in place of the token."""
+
+    ticket: str | None = None
+
+
 class DownloadQuery(Asked):
     """How long, in seconds, to wait for a version past `since`."""
 
@@ -155,6 +180,11 @@ def read_events() -> list[Event]:
     return events
 
 
+def read_wish(message: str | bytes) -> Wish:
+    """Return what came by WebSocket. Raises InvalidRequest."""
+    return _validated(lambda: Wish.model_validate_json(message), whole="message")
+
+
 # What pydantic found, in words for the one who wrote the request.
 _WORDS = {
     "missing": "is missing",
@@ -173,12 +203,12 @@ _WORDS = {
 }
 
 
-def _validated(call: Callable[[], R]) -> R:
+def _validated(call: Callable[[], R], whole: str = "body") -> R:
     try:
         return call()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
+        field = ".".join(str(part) for part in first["loc"]) or whole
         words = _WORDS.get(first["type"]) or first["msg"][:1].lower() + first["msg"][1:].rstrip(".")
         raise InvalidRequest(_plain(field), words) from None
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What is left of the threads for short answers when all streams are taken. A guess: each takes milliseconds.
+THREADS_FOR_THE_REST = 8
 # How soon an Ollama that was not there at the start is noticed.
 OLLAMA_RETRY_S = 5.0
 
@@ -52,7 +54,11 @@ def create_app(settings: Settings | None = None, manager: ModelManager | None = 
     app.url_map.merge_slashes = False
     app.extensions["model_manager"] = manager
     blueprint = init_model_api(
-        manager, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.allowed_origins, token=token
+        manager,
+        allowed_hosts=settings.allowed_hosts,
+        allowed_origins=settings.allowed_origins,
+        token=token,
+        max_streams=settings.threads - THREADS_FOR_THE_REST,
     )
     app.register_blueprint(blueprint)
     answer_problems(app, manager)

@@ -66,14 +66,15 @@ class EventHub:
         with self._news:
             self._newest.pop(key, None)
 
-    def since(self, seen_id: int, timeout_s: float = 0.0) -> list[Event]:
+    def since(self, seen_id: int, timeout_s: float = 0.0, until: Callable[[], bool] = lambda: False) -> list[Event]:
         """Return the newest state of everything that changed after `seen_id`, the oldest first.
 
-        Waits at most timeout_s for something; returns an empty list if nothing came, and at once when it is closed.
+        Waits at most timeout_s for something; returns an empty list if nothing came, and at once when it is closed or
+        `until` holds (whoever makes it hold nudges).
         """
         deadline = self._monotonic() + timeout_s
         with self._news:
-            while not (newer := self._newer(seen_id)) and not self._closed:
+            while not (newer := self._newer(seen_id)) and not (self._closed or until()):
                 left = deadline - self._monotonic()
                 if left <= 0:
                     break
@@ -82,6 +83,11 @@ class EventHub:
 
     def _newer(self, seen_id: int) -> list[Event]:
         return [event for event in self._newest.values() if event.id > seen_id] if self._last_id > seen_id else []
+
+    def nudge(self) -> None:
+        """Have every watcher look whether it still wants to wait."""
+        with self._news:
+            self._news.notify_all()
 
     def close(self) -> None:
         """Send every watcher home."""

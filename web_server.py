@@ -142,6 +142,7 @@ class _Server(wsgi.Server):
         super().__init__(_resolve(host, port), app, server_name=SERVER_NAME, request_queue_size=128)
         self.requests = _WorkerPool(self, threads)
         self.ConnectionClass = _Connection
+        self.gateway = _Gateway
         self.expiration_interval = NOTICE_SECONDS
         self.timeout = IDLE_SECONDS
         self.shutdown_timeout = ANSWERS_SECONDS
@@ -310,6 +311,19 @@ class _Request(HTTPRequest):
 
     def _allow(self, seconds: float) -> None:
         self.conn.rfile.raw.deadline = time.monotonic() + seconds
+
+
+class _Gateway(wsgi.Gateway_10):
+    """Lends the line to an app that wants to go on by WebSocket, under the name that simple-websocket knows."""
+
+    def respond(self) -> None:
+        if self.env.get("HTTP_UPGRADE", "").lower() != "websocket":
+            super().respond()
+            return
+        # A copy, because the borrower closes it: cheroot's loop dies of a socket of its own that is closed by others.
+        with self.req.conn.socket.dup() as line:
+            self.env["werkzeug.socket"] = line
+            super().respond()
 
 
 class _Connection(HTTPConnection):
