@@ -383,6 +383,8 @@ class ModelManager:
         tag = names.downloadable(name, self._registries)
         meant = picture.literal(name)
         wanted = _wanted(meant, tag.display, quantization)
+        # A custom entry came with a document, and its tags are whatever stood there.
+        names.downloadable(wanted.tag, self._registries)
         held = picture.held(meant)
         if held.own_model and held.under_id:
             raise NameTaken(meant.name, held.under_id.digest)
@@ -677,7 +679,7 @@ class ModelManager:
 
     def export_document(self) -> dict[str, Any]:
         """Return the document as plain values, with the moment, who wrote it, and a checksum."""
-        return exchange.export(self.store.read(), _now())
+        return exchange.export(self.store.read(), _now(), simulated=self.is_simulated())
 
     def import_document(
         self, raw: bytes, mode: exchange.Mode = "merge", *, dry_run: bool = False

@@ -37,10 +37,15 @@ class ImportResult(Record):
     usage_after: int
 
 
-def export(document: Document, exported_at: str) -> dict[str, Any]:
-    """Return the document as plain values, ready to be taken elsewhere."""
+def export(document: Document, exported_at: str, *, simulated: bool = False) -> dict[str, Any]:
+    """Return the document as plain values, ready to be taken elsewhere.
+
+    simulated  its figures are of the demonstration; the export says so, wherever it goes
+    """
     data = document.model_dump(mode="json", exclude=_STAYS_HERE)
     data["exported_at"] = exported_at
+    if simulated:
+        data["ollama"] = {"simulated": True}
     return {**data, "checksum": checksum(data)}
 
 
