@@ -8,7 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from download_scenes import (
+
+from catalog import MODEL_CATALOG
+from download_worker import DownloadWorker, Listener, Wanted
+from json_store import JsonStore
+from model_core.document import DocumentCodec
+from model_core.downloads import OWNED
+from model_core.errors import DownloadNotFound, InvalidTransition, StoreUnwritable
+from model_core.records import DownloadJob, DownloadState
+from ollama_client import OllamaClient
+from ollama_inventory import OllamaInventory
+from tests.download_scenes import (
     CALM,
     HELD_AT,
     IMPATIENT,
@@ -24,17 +34,7 @@ from download_scenes import (
     standing,
     until,
 )
-from scripted_server import ScriptedServer
-
-from catalog import MODEL_CATALOG
-from download_worker import DownloadWorker, Listener, Wanted
-from json_store import JsonStore
-from model_core.document import DocumentCodec
-from model_core.downloads import OWNED
-from model_core.errors import DownloadNotFound, InvalidTransition, StoreUnwritable
-from model_core.records import DownloadJob, DownloadState
-from ollama_client import OllamaClient
-from ollama_inventory import OllamaInventory
+from tests.scripted_server import ScriptedServer
 
 S = DownloadState
 SIZE = MODEL_CATALOG[MODEL].variants[0].size_bytes

@@ -6,12 +6,12 @@ import threading
 import time
 
 import pytest
-from download_scenes import MODEL, TAG, Answer, asked, until
 
 from model_core.errors import OllamaUnavailable
 from model_core.records import InstalledModel, OllamaSeen
 from ollama_client import OllamaClient
 from ollama_inventory import FRESH_S, PATIENCE_S, RETRY_S, VERSION_S, OllamaInventory
+from tests.download_scenes import MODEL, TAG, Answer, asked, until
 
 REMEMBERED = OllamaSeen(
     checked_at="2026-11-20T10:00:00.000000Z",
