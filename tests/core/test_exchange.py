@@ -142,6 +142,7 @@ def test_downloads_and_what_ollama_holds_stay_where_they_are(mode):
     assert (after.downloads, after.ollama, after.revision) == (mine.downloads, mine.ollama, mine.revision)
     model = after.models[EIGHT_B]
     assert (model.installed, model.digest, model.size_bytes, model.copied_digest) == (True, "mine", 1, "mine")
+    assert set(model.history) == ({"here", "there"} if mode == "merge" else {"there"})
 
 
 def test_an_export_says_nothing_of_downloads_and_of_ollama():
@@ -170,6 +171,13 @@ def test_a_merge_leaves_out_what_was_never_used_and_is_not_here():
     there = there.model_copy(update={"models": {**there.models, MINE: StoredModel(name=MINE)}})
 
     assert imported(fresh(), exported(there)) == fresh()
+
+
+def test_a_merge_takes_what_somebody_wrote_down_of_a_model_that_is_not_here():
+    there = fresh("there")
+    there = there.model_copy(update={"models": {**there.models, MINE: StoredModel(name=MINE, note="dear to me")}})
+
+    assert imported(fresh(), exported(there)).models[MINE].note == "dear to me"
 
 
 def test_a_replacement_takes_the_selection_the_histories_and_the_custom_models():
@@ -291,6 +299,15 @@ def test_an_export_that_was_changed_on_the_way_is_refused():
     assert "remove the checksum" in refusal.value.remedy
 
 
+@pytest.mark.parametrize(("was", "is_now"), [(0.1, 0.2), (2.5, 2.9), (2.0, 2.5)])
+def test_a_fraction_that_was_changed_on_the_way_is_noticed(was, is_now):
+    data = exchange.export(fresh(note={"deep": [was]}), LATER)
+    data["note"]["deep"] = [is_now]
+
+    with pytest.raises(InvalidRequest):
+        exchange.check(data)
+
+
 @pytest.mark.parametrize("stated", ["", "sha256:0", 5, False, [], {}])
 def test_a_checksum_that_is_none_is_refused(stated):
     with pytest.raises(InvalidRequest):
@@ -312,7 +329,7 @@ def test_a_checksum_survives_a_program_that_writes_the_json_in_its_own_way():
             return [as_browsers_do(item) for item in value]
         return int(value) if isinstance(value, float) and value == int(value) else value
 
-    data = exchange.export(used(fresh(note="日本"), seconds=0.1), LATER)
+    data = exchange.export(used(fresh(note=["日本", 2.0, 0.5]), seconds=0.1), LATER)
     assert isinstance(data["models"][EIGHT_B]["min_vram_gb"], float)
 
     for text in (
@@ -329,6 +346,20 @@ def test_a_checksum_survives_a_program_that_writes_the_json_in_its_own_way():
 def seed_export(**changes):
     model = {"name": EIGHT_B, "usage_count": 4, "success_rate": 0.5, "avg_inference_time": 2.0, "last_used": NOON}
     return json.dumps({"current_model": EIGHT_B, "models": {EIGHT_B: model}, "exported_at": NOON, **changes}).encode()
+
+
+@pytest.mark.parametrize("stated", [None, "", 5, ["here"], {}])
+def test_an_installation_that_is_none_gets_an_id_of_the_content(stated):
+    one, other = (json.loads(seed_export(installation_id=stated, note=note)) for note in "ab")
+
+    assert exchange.installation_of(one) == exchange.installation_of(dict(reversed(one.items())))
+    assert exchange.installation_of(one) != exchange.installation_of(other)
+    assert exchange.installation_of(one).startswith("document-")
+
+
+def test_an_installation_that_is_stated_is_kept():
+    assert exchange.installation_of({"installation_id": "there"}) == "there"
+    assert set(imported(fresh(), seed_export(installation_id="there")).models[EIGHT_B].history) == {"there"}
 
 
 def test_an_export_without_an_installation_counts_once_however_often_it_is_imported():
