@@ -20,8 +20,7 @@ from simple_websocket import ConnectionClosed, Server
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from api_model_problems import Problems, TooManyStreams
-from api_model_requests import Nothing, Ticket, read_body, read_query, read_wish
-from api_model_tickets import TICKET_S, Tickets
+from api_model_requests import Ticket, read_query, read_wish
 from event_hub import Event, EventHub
 from model_core.downloads import OWNED
 from model_core.errors import InvalidRequest, ModelManagerError
@@ -70,10 +69,9 @@ class EventApi:
     """The views that stay open, on one manager; heartbeat_s is the time between two signs of life."""
 
     def __init__(
-        self, manager: ModelManager, problems: Problems, tickets: Tickets, streams: Streams, heartbeat_s: float
+        self, manager: ModelManager, problems: Problems, streams: Streams, heartbeat_s: float = HEARTBEAT_S
     ) -> None:
-        self._manager, self._problems, self._tickets, self.streams = manager, problems, tickets, streams
-        self._heartbeat_s = heartbeat_s
+        self._manager, self._problems, self.streams, self._heartbeat_s = manager, problems, streams, heartbeat_s
         self._wishes: dict[str, Callable[[str], object]] = {
             "pause": manager.pause_download,
             "resume": manager.resume_download,
@@ -82,20 +80,10 @@ class EventApi:
 
     def add_to(self, blueprint: Blueprint) -> None:
         """Hang every view on its route."""
-        for rule, method, view in (
-            ("/ticket", "POST", self.ticket),
-            ("/events", "GET", self.events),
-            ("/ws", "GET", self.no_websocket),
-        ):
-            blueprint.add_url_rule(rule, view.__name__, view, methods=[method], provide_automatic_options=False)
-        # Another method than GET cannot come with the handshake; werkzeug wants to be told that it is one.
+        for rule, view in (("/events", self.events), ("/ws", self.no_websocket)):
+            blueprint.add_url_rule(rule, view.__name__, view, methods=["GET"], provide_automatic_options=False)
+        # Without the word that it is a handshake werkzeug answers 400.
         blueprint.add_url_rule("/ws", "websocket", self.websocket, websocket=True, provide_automatic_options=False)
-
-    def ticket(self) -> Response:
-        """Give a ticket, for those who cannot send the token along."""
-        read_body(Nothing)
-        answer = {"success": True, "ticket": self._tickets.issue(), "expires_in": TICKET_S}
-        return Response(to_json(answer), headers={"Cache-Control": "no-store"}, content_type="application/json")
 
     # --- one way: SSE, and one download by line ----------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ from api_model_requests import (
     read_query,
     read_raw,
 )
-from api_model_tickets import Tickets
+from api_model_tickets import TICKET_S, Tickets
 from model_core.errors import InvalidRequest, StoreError
 from model_core.records import GIB, DownloadJob, DownloadState
 from model_manager import Listing, ModelManager
@@ -80,9 +80,9 @@ def init_model_api(
     blueprint.before_request(lambda: _check(guard))
     if origins:
         _let_pages_read(blueprint, origins)
-    events = EventApi(manager, Problems(lambda: _marks(manager)), tickets, Streams(max_streams), heartbeat_s)
+    events = EventApi(manager, Problems(lambda: _marks(manager)), Streams(max_streams), heartbeat_s)
     events.add_to(blueprint)
-    ModelApi(manager, events).add_to(blueprint)
+    ModelApi(manager, events, tickets).add_to(blueprint)
     blueprint.record(_catch_the_rest)
     answer_problems(blueprint, manager)
     return blueprint
@@ -96,8 +96,8 @@ def answer_problems(scaffold: Flask | Blueprint, manager: ModelManager) -> None:
 class ModelApi:
     """The views of one blueprint, on one manager."""
 
-    def __init__(self, manager: ModelManager, events: EventApi) -> None:
-        self._manager, self._events = manager, events
+    def __init__(self, manager: ModelManager, events: EventApi, tickets: Tickets) -> None:
+        self._manager, self._events, self._tickets = manager, events, tickets
         self._listed: tuple[Listing, bytes] | None = None
 
     def add_to(self, blueprint: Blueprint) -> None:
@@ -119,6 +119,7 @@ class ModelApi:
             ("/downloads/<download_id>/cancel", "POST", self.cancel_download),
             ("/downloads/<download_id>/move", "POST", self.move_download),
             ("/downloads/<download_id>", "DELETE", self.forget_download),
+            ("/ticket", "POST", self.ticket),
             ("/recommend", "POST", self.recommend),
             ("/check_compatibility", "POST", self.check_compatibility),
             ("/statistics", "GET", self.statistics),
@@ -276,6 +277,12 @@ class ModelApi:
     def move_download(self, download_id: str) -> Response:
         """Put a waiting download at another place."""
         return self._answer({"download": self._manager.move_download(download_id, read_body(Move).position)})
+
+    def ticket(self) -> Response:
+        """Give a ticket, for who cannot send the token along when opening /events or /ws."""
+        read_body(Nothing)
+        answer = {"ticket": self._tickets.issue(), "expires_in": TICKET_S}
+        return self._answer(answer, headers={"Cache-Control": "no-store"})
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 
