@@ -17,7 +17,14 @@ from urllib.parse import quote
 
 from flask import Blueprint, Flask, Response, request
 from pydantic_core import to_json
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, default_exceptions
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+)
 
 from model_core.errors import InvalidRequest, ModelManagerError, as_facts
 
@@ -176,9 +183,11 @@ class Problems:
         """Answer every error of an app or a blueprint."""
         scaffold.register_error_handler(ModelManagerError, self.answer)
         scaffold.register_error_handler(Exception, self._unexpected)
-        # By number as well: a host's handler for a number goes before ours for a class.
-        for code in default_exceptions:
-            scaffold.register_error_handler(code, self._of_http)
+        scaffold.register_error_handler(HTTPException, self._of_http)
+        # By number as well: a host's handler for a number goes before ours for a class. Other numbers are raised by
+        # nothing of ours, so they are the host's to answer (its own login, say).
+        for kind in (BadRequest, NotFound, MethodNotAllowed, RequestEntityTooLarge, InternalServerError):
+            scaffold.register_error_handler(kind.code, self._of_http)
 
     def body(self, error: ModelManagerError) -> dict[str, Any]:
         """Return what is told of an error."""
@@ -203,16 +212,16 @@ class Problems:
             headers["Allow"] = ", ".join(error.allow)
         return Response(to_json(self.body(error)), status, headers, content_type="application/problem+json")
 
-    def _of_http(self, error: HTTPException) -> Response:
+    def _of_http(self, error: HTTPException) -> Response | HTTPException:
         if isinstance(error, RequestEntityTooLarge):
             return self.answer(PayloadTooLarge(request.max_content_length or 0))
         if isinstance(error, MethodNotAllowed):
             return self.answer(WrongMethod(quote(request.method), sorted(error.valid_methods or ())))
         if isinstance(error, NotFound):
             return self.answer(AddressNotFound())
-        if error.code is not None and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if isinstance(error, BadRequest):
             return self.answer(InvalidRequest("request", (error.description or error.name).rstrip(".")))
-        return self._unexpected(error)
+        return self._unexpected(error) if isinstance(error, InternalServerError) else error
 
     def _unexpected(self, error: Exception) -> Response:
         incident = secrets.token_hex(4)
