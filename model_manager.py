@@ -244,7 +244,8 @@ class ModelManager:
             patience=patience,
         )
         self._watch = DownloadWatch(self._worker)
-        self._surveyor = Surveyor(self.client, registry or RegistryClient(self._registry_at), disk or self._disk)
+        self._registry = registry or RegistryClient(self._registry_at)
+        self._surveyor = Surveyor(self.client, self._registry, disk or self._disk)
         self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
 
     # --- what there is -----------------------------------------------------------------------------------------------
@@ -751,10 +752,11 @@ class ModelManager:
         }
 
     def close(self) -> None:
-        """Let go of running downloads (they go on another time) and of the connection to Ollama."""
+        """Let go of running downloads (they go on another time) and of the connections to Ollama and the registry."""
         self.end_watching()
         self._worker.close()
         self.store.close()
+        self._registry.close()
         self.client.close()
 
     # --- the same for all --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 
 import requests
@@ -38,6 +39,16 @@ class RegistryClient:
     def __init__(self, address_of: Callable[[str], str] = https) -> None:
         self._address_of = address_of
         self._local = threading.local()
+        self._lock = threading.Lock()
+        # Weakly: the connections of a thread that has ended go with it.
+        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Close what lies idle."""
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.close()
 
     def manifest(self, name: ModelName) -> Manifest:
         """Return the manifest of a model.
@@ -68,4 +79,6 @@ class RegistryClient:
         if session is None:
             session = self._local.session = requests.Session()
             session.max_redirects = 5
+            with self._lock:
+                self._sessions.add(session)
         return session
