@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from model_core.memory import format_memory
 from model_core.recommender import format_download
+from rest_client import UNDER_WAY
 
 Json = dict[str, Any]
 
@@ -140,11 +141,15 @@ class Display:
 
     @contextmanager
     def _progress(self) -> Iterator[Lines | Bar]:
-        if self.console.is_terminal and not self.console.is_dumb_terminal:
+        if self._can_draw:
             with Live(console=self.console, auto_refresh=False, transient=True) as live:
                 yield Bar(self.console, live)
         else:
             yield Lines(self.console)
+
+    @property
+    def _can_draw(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def downloaded(self, answer: Json) -> None:
         """Show that a model is there."""
@@ -152,23 +157,80 @@ class Display:
         was_there = "was there already" if job["already_installed"] else "is installed"
         self._say(f"{job['model']} {was_there}. Use it: {self._program} switch {job['model']}")
 
+    def plan(self, answer: Json) -> None:
+        """Show what a download would fetch, and whether there is room for it."""
+        form = f" ({answer['quantization']})" if answer["quantization"] else ""
+        about = "" if answer["basis"] == "manifest" else "about "
+        self._say(f"{answer['model']}{form}{' is installed.' if answer['already_installed'] else ''}")
+        self._facts(
+            {
+                "Fetched as": answer["tag"] if answer["tag"] != answer["model"] else None,
+                "Together": _about(about, answer["total_bytes"]),
+                "There already": _about(about, answer["present_bytes"]),
+                "To download": _about(about, answer["missing_bytes"]),
+                "Free": _free(answer),
+                "Memory": answer["memory"].get("message"),
+                "Licence": answer["license"],
+            }
+        )
+        said = answer["memory"].get("message")
+        for warning in answer["warnings"]:
+            if warning["text"] != said:
+                self._say(f"- {warning['text']}")
+
     def downloads(self, answer: Json) -> None:
         """Show every download on record."""
-        jobs = answer["downloads"]
-        if not jobs:
-            self._say("No downloads are on record.")
+        self.console.print(self._downloads(answer["downloads"]))
+
+    def all_shown_meanwhile(self, steps: Iterable[Json]) -> Iterator[Json]:
+        """Yield what becomes of all downloads and show it: anew in the same place, or as a line for each phase."""
+        if self._can_draw:
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+                for answer in steps:
+                    live.update(self._downloads(printable(answer["downloads"])), refresh=True)
+                    yield answer
             return
-        self._table(
-            ["Model", "State", "Done", "Size", "Rate", "Left", "Id"],
+        each: dict[str, Lines] = {}
+        for answer in steps:
+            for job in printable(answer["downloads"]):
+                if job["state"] in UNDER_WAY:
+                    each.setdefault(job["id"], Lines(self.console))(job)
+            yield answer
+
+    def _downloads(self, jobs: Sequence[Json]) -> RenderableType:
+        if not jobs:
+            return Text("No downloads are on record.")
+        drawn = self.console.is_terminal
+        headings = ["Model", "State", *([""] if drawn else []), "Done", "Size", "Rate", "Left", "Id"]
+        rows: list[list[RenderableType]] = [
             [
-                (job["model"], _state(job), _percent(job), _progress(job), _rate(job), _left(job), job["id"])
-                for job in jobs
-            ],
-            right=("Done", "Size", "Rate", "Left"),
-        )
-        for job in jobs:
-            if job["message"]:
-                self._say(f"{job['model']}: {job['message']}")
+                job["model"],
+                _state(job),
+                *([_bar(job)] if drawn else []),
+                *(_percent(job), _progress(job), _rate(job), _left(job)),
+                job["id"],
+            ]
+            for job in jobs
+        ]
+        messages = [Text(f"{job['model']}: {job['message']}") for job in jobs if job["message"]]
+        return Group(self._fitting(headings, rows, right=("Done", "Size", "Rate", "Left")), *messages)
+
+    def wished(self, answer: Json, wish: str) -> None:
+        """Show what came of a pause or of a cancel."""
+        job = answer["download"]
+        if job["state"] in UNDER_WAY:
+            self._say(f"{job['model']}: is asked to {wish}, and still {_state(job)}.")
+            return
+        self._say(f"{job['model']}: {job['message'] or job['state']}")
+        self.note(f"Go on: {self._program} downloads resume {job['id']}")
+
+    def moved(self, answer: Json) -> None:
+        """Show that a download has another place."""
+        self._say(f"{answer['download']['model']} has its new place. The order: {self._program} downloads")
+
+    def forgotten(self, answer: Json) -> None:
+        """Show that a download is off the record."""
+        self._say(f"The download of {answer['download']['model']} is off the record.")
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 
@@ -290,16 +352,22 @@ class Display:
         self.console.print(grid)
 
     def _table(self, headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> None:
-        """Print a table. Where the window is too narrow, the last columns are left out; the first is never cut."""
+        """Print a table that fits."""
+        self.console.print(self._fitting(headings, rows, right))
+
+    def _fitting(
+        self, headings: Sequence[str], rows: Iterable[Sequence[RenderableType]], right: Sequence[str]
+    ) -> Table:
+        """Return a table. Where the window is too narrow, the last columns are left out; the first is never cut."""
         rows, wide = list(rows), self.console.options.update(max_width=UNBOUNDED_WIDTH)
         for shown in range(len(headings), 0, -1):
             table = _table(headings[:shown], rows, right)
             if self.console.measure(table, options=wide).maximum <= self.console.width:
                 break
-        self.console.print(table)
+        return table
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> Table:
+def _table(headings: Sequence[str], rows: Iterable[Sequence[RenderableType]], right: Sequence[str]) -> Table:
     columns = [Column(word, justify="right" if word in right else "left", no_wrap=True) for word in headings]
     if len(columns) == 1:
         columns[0] = Column(headings[0], overflow="fold")
@@ -357,8 +425,14 @@ class Bar:
         if job["percent"] is None or width < least:
             return figures
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_row(ProgressBar(total=100, completed=job["percent"], width=width, complete_style="green"), figures)
+        grid.add_row(_bar(job, width), figures)
         return grid
+
+
+def _bar(job: Json, width: int = BAR_WIDTHS[0]) -> RenderableType:
+    if job["percent"] is None:
+        return NOTHING
+    return ProgressBar(total=100, completed=job["percent"], width=width, complete_style="green")
 
 
 # --- values in words -------------------------------------------------------------------------------------------------
@@ -389,7 +463,13 @@ def _memory(model: Json) -> str:
 def _size(model: Json) -> str:
     if model["size_bytes"] is not None:
         return format_download(model["size_bytes"])
-    return NOTHING if model["download_size_mb"] is None else format_download(model["download_size_mb"] * 1_000_000)
+    # The seed's own figures are of other forms than those that are fetched: only where nothing else is known.
+    of_forms = model["download_bytes"]
+    size = of_forms.get(model["installed_quantization"] or "q4") or min(of_forms.values(), default=None)
+    if size is not None:
+        return format_download(size)
+    promised_mb = model["download_size_mb"] if model["published"] else None
+    return NOTHING if promised_mb is None else format_download(promised_mb * 1_000_000)
 
 
 def _used(model: Json) -> str | None:
@@ -405,6 +485,16 @@ def _sentence(text: str) -> str:
 
 def _bytes(size_bytes: int | None) -> str:
     return NOTHING if size_bytes is None else format_download(size_bytes)
+
+
+def _about(about: str, size_bytes: int | None) -> str:
+    return "not known" if size_bytes is None else about + format_download(size_bytes)
+
+
+def _free(plan: Json) -> str:
+    if plan["free_bytes"] is None:
+        return "not known: Ollama's disk cannot be seen from here"
+    return format_download(plan["free_bytes"]) + (", not enough" if plan["fits_disk"] is False else "")
 
 
 def _share(rate: float | None) -> str:

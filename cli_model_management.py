@@ -45,7 +45,8 @@ EXIT_CODES: Mapping[str, int] = {
             "model_in_use", "model_not_found", "model_not_installed", "model_not_published", "name_taken",
             "no_current_model", "no_suitable_model", "not_found", "ollama_error", "origin_not_allowed",
             "payload_too_large", "refused", "registry_unavailable", "service_unavailable", "service_unexpected",
-            "store_busy", "store_unreadable", "store_unwritable", "unauthorized", "unsupported_media_type",
+            "store_busy", "store_unreadable", "store_unwritable", "too_many_streams", "unauthorized",
+            "unsupported_media_type",
         ),
         REFUSED,
     ),
@@ -151,7 +152,8 @@ def _in_process(file: Path | None) -> RestClient:
     except ModelManagerError as error:
         raise Problem({"success": False, **as_facts(error)}) from error
     token = settings.token.get_secret_value() if settings.token else None
-    return RestClient(InProcess(create_app(settings, manager), token, on_close=manager.close))
+    app = create_app(settings, manager)
+    return RestClient(InProcess(app, token, on_close=manager.close, owns=manager.owns_download))
 
 
 def _write_json(document: Json) -> None:
@@ -324,35 +326,54 @@ def sync(here: Terminal) -> None:
 @commands.command()
 @click.argument("name", type=model_name)
 @click.option("--quantization", metavar="FORM", help="Fetch this form, such as q8; 4-bit when left out.")
-@click.option("--force", is_flag=True, help="Fetch again what is there already.")
+@click.option("--force", is_flag=True, help="Fetch again what is there; go over a doubtful lack of room.")
+@click.option("--plan", is_flag=True, help="Only say what would be fetched, and whether there is room.")
 @click.pass_obj
-def download(here: Terminal, name: str, quantization: str | None, force: bool) -> None:
+def download(here: Terminal, name: str, quantization: str | None, force: bool, plan: bool) -> None:
     """Fetch a model and wait until it is there.
 
-    If it is being fetched already, this joins in. Ctrl-C with --url leaves the service to go on. Without it the
-    download stops, and the same command goes on from there.
+    If it is being fetched already, this joins in. Ctrl-C pauses a download that this command itself works on; one of a
+    service or of another program goes on. The same command joins in again, or goes on from there.
 
     \b
     Example: junmai-models download llama3.1:8b-instruct --quantization q8
+    Example: junmai-models download llama3.1:8b-instruct --plan
     """
-    answer = here.service.start_download(name, quantization, force=force)
-    begun = answer["download"]
-    if begun["already_installed"]:
-        here.show(answer, lambda to, shown: to.downloaded(shown))
+    if plan:
+        here.show(here.service.plan_download(name, quantization), lambda to, shown: to.plan(shown))
         return
     again = f"{here.program} download {name}" + (f" --quantization {quantization}" if quantization else "")
     try:
-        job = _watch(here, begun)
+        answer = here.service.start_download(name, quantization, force=force)
     except KeyboardInterrupt:
-        raise _interrupted(here, begun, again) from None
+        from rest_client import problem
+
+        # Looking for it could take as long as what was just broken off.
+        remedy = f"The download may have begun all the same; look: {here.program} downloads"
+        raise problem("interrupted", "Interrupted", "Interrupted.", remedy) from None
+    _see_through(here, answer, again)
+
+
+def _see_through(here: Terminal, answer: Json, again: str) -> None:
+    """Show a download until it has brought its model. Raises Problem where it does not, or where Ctrl-C ends the look.
+
+    answer  what told of the download
+    again   what a person may type to join in again
+    """
+    job = answer["download"]
+    try:
+        job = _watched(here, job)
+    except KeyboardInterrupt:
+        raise _interrupted(here, job, again) from None
     if job["state"] != "completed":
         raise _not_completed(job, again)
-    answer |= {"message": f"{job['model']} is installed.", "download": job}
-    here.show(answer, lambda to, shown: to.downloaded(shown))
+    here.show({**answer, "message": f"{job['model']} is installed.", "download": job}, lambda to, it: to.downloaded(it))
 
 
-def _watch(here: Terminal, begun: Json) -> Json:
+def _watched(here: Terminal, begun: Json) -> Json:
     """Show a download until nobody works on it any more, and return it as it is then."""
+    if begun["already_installed"]:
+        return begun
     steps = here.service.follow(begun)
     if not here.as_json:
         steps = here.display.shown_meanwhile(steps)
@@ -363,22 +384,47 @@ def _watch(here: Terminal, begun: Json) -> Json:
 
 
 def _interrupted(here: Terminal, job: Json, again: str) -> Problem:
-    """Stop watching, and say what becomes of the download: who owns it decides, not how it was asked for."""
+    """Stop watching, and say what becomes of the download: who works on it decides, not how it was asked for."""
     from rest_client import UNDER_WAY, problem
 
-    here.close()
-    with here.open() as face:
-        job = face.download(job["id"])["download"]
+    job = _left_alone(here, job)
     model, remedy = job["model"], ""
     if job["state"] in UNDER_WAY:
         owner = f"the service at {here.url}" if here.url else "another program on this document"
         happened = f"The download of {model} goes on: {owner} fetches it."
-        remedy = f"How far it is: {here.program} downloads\nJoin in again: {again}"
+        remedy = (
+            f"How far it is: {here.program} downloads\n"
+            f"Join in again: {again}\n"
+            f"Cancel it: {here.program} downloads cancel {job['id']}"
+        )
     elif job["state"] == "completed":
         happened = f"{model} has just been installed."
     else:
-        happened, remedy = _kept(job), f"Go on from there: {again}"
+        happened, remedy = _stopped(job), f"Go on from there: {again}"
     return problem("interrupted", "Interrupted", happened, remedy, download=job)
+
+
+def _left_alone(here: Terminal, job: Json) -> Json:
+    """Return a download as it is without us: paused where this process worked on it and that was possible."""
+    from rest_client import UNDER_WAY, Problem
+
+    left: Json
+    if not here.service.owns_download(job["id"]):
+        left = here.service.download(job["id"])["download"]
+        return left
+    try:
+        left = here.service.pause_download(job["id"])["download"]
+    except Problem as refused:
+        if refused.code != "invalid_transition":
+            raise
+    else:
+        if left["state"] not in UNDER_WAY:
+            return left
+    # While it waits for its turn, and while it is checked, there is nothing to pause: our end interrupts it.
+    here.close()
+    with here.open() as face:
+        left = face.download(job["id"])["download"]
+    return left
 
 
 def _not_completed(job: Json, again: str) -> Problem:
@@ -386,22 +432,138 @@ def _not_completed(job: Json, again: str) -> Problem:
 
     if job["error"]:
         return Problem({"success": False, **job["error"], "download": job})
-    return problem("download_failed", "Download failed", _kept(job), f"Go on from there: {again}", download=job)
+    remedy = f"Go on from there: {again}"
+    return problem("download_failed", "Download failed", _stopped(job), remedy, download=job)
 
 
-def _kept(job: Json) -> str:
+def _stopped(job: Json) -> str:
+    if job["state"] == "cancelled" and job["message"]:
+        return f"{job['model']}: {job['message']}"
     return f"The download of {job['model']} is {job['state']}; what has arrived is kept."
 
 
-@commands.command()
-@click.pass_obj
-def downloads(here: Terminal) -> None:
-    """List the downloads on record, and how far each is.
+@commands.group(invoke_without_command=True)
+@click.option("--watch", is_flag=True, help="Keep looking until none is under way.")
+@click.pass_context
+def downloads(ctx: click.Context, watch: bool) -> None:
+    """List the downloads on record, how far each is, or change one.
+
+    DOWNLOAD is the id of one, or the name of its model where that is enough.
 
     \b
-    Example: junmai-models downloads
+    Example: junmai-models downloads --watch
     """
-    here.show(here.service.downloads(), lambda to, shown: to.downloads(shown))
+    here: Terminal = ctx.obj
+    if ctx.invoked_subcommand is not None:
+        if watch:
+            raise click.UsageError("--watch goes with no other command.")
+        return
+    answer = _all_watched(here) if watch else here.service.downloads()
+    here.show(answer, lambda to, shown: to.downloads(shown))
+
+
+def _all_watched(here: Terminal) -> Json:
+    """Show every download until nobody works on any, and return them as they are then."""
+    steps = here.service.watch_downloads()
+    if not here.as_json:
+        steps = here.display.all_shown_meanwhile(steps)
+    answer: Json = {}
+    for answer in steps:  # noqa: B007 - the last one is what counts
+        pass
+    return answer
+
+
+@downloads.command()
+@click.argument("which", metavar="DOWNLOAD", type=model_name)
+@click.pass_obj
+def pause(here: Terminal, which: str) -> None:
+    """Let a download rest; what has arrived is kept.
+
+    \b
+    Example: junmai-models downloads pause llama3.1:8b-instruct
+    """
+    answer = here.service.pause_download(_download_id(here, which, "pause"))
+    here.show(answer, lambda to, shown: to.wished(shown, "pause"))
+
+
+@downloads.command()
+@click.argument("which", metavar="DOWNLOAD", type=model_name)
+@click.pass_obj
+def resume(here: Terminal, which: str) -> None:
+    """Go on with a download, and wait until the model is there.
+
+    Ctrl-C does what it does in the command download.
+
+    \b
+    Example: junmai-models downloads resume llama3.1:8b-instruct
+    """
+    answer = here.service.resume_download(_download_id(here, which, "resume"))
+    _see_through(here, answer, f"{here.program} downloads resume {answer['download']['id']}")
+
+
+@downloads.command()
+@click.argument("which", metavar="DOWNLOAD", type=model_name)
+@click.pass_obj
+def cancel(here: Terminal, which: str) -> None:
+    """End a download without its model.
+
+    \b
+    Example: junmai-models downloads cancel llama3.1:8b-instruct
+    """
+    answer = here.service.cancel_download(_download_id(here, which, "cancel"))
+    here.show(answer, lambda to, shown: to.wished(shown, "cancel"))
+
+
+@downloads.command()
+@click.argument("which", metavar="DOWNLOAD", type=model_name)
+@click.argument("position", type=click.IntRange(min=0))
+@click.pass_obj
+def move(here: Terminal, which: str, position: int) -> None:
+    """Put a waiting download at another place; 0 is next.
+
+    \b
+    Example: junmai-models downloads move llama3.1:8b-instruct 0
+    """
+    answer = here.service.move_download(_download_id(here, which, "move"), position)
+    here.show(answer, lambda to, shown: to.moved(shown))
+
+
+@downloads.command()
+@click.argument("which", metavar="DOWNLOAD", type=model_name)
+@click.pass_obj
+def forget(here: Terminal, which: str) -> None:
+    """Take a download that has ended off the record; models stay.
+
+    \b
+    Example: junmai-models downloads forget llama3.1:8b-instruct
+    """
+    answer = here.service.forget_download(_download_id(here, which, "forget"))
+    here.show(answer, lambda to, shown: to.forgotten(shown))
+
+
+def _download_id(here: Terminal, which: str, wish: str) -> str:
+    """Return the id of the download that is meant: by its id, or by its model where only one can do what is wished."""
+    from model_core import names
+    from model_core.downloads import WISHES
+    from rest_client import problem
+
+    jobs = here.service.downloads()["downloads"]
+    if any(job["id"] == which for job in jobs):
+        return which
+    of_the_model = [job for job in jobs if names.same(job["model"], which) or names.same(job["tag"], which)]
+    fitting = [job for job in of_the_model if wish in WISHES[job["state"]]]
+    # Where none can do it, the face says why not.
+    if len(fitting or of_the_model) == 1 or (of_the_model and not fitting):
+        return str((fitting or of_the_model)[-1]["id"])
+    if fitting:
+        ids = ", ".join(f"{job['id']} ({job['state']})" for job in fitting)
+        raise problem("refused", "Refused", f"Several downloads of {which} can {wish}: {ids}.", "Name one by its id.")
+    raise problem(
+        "download_not_found",
+        "Download not found",
+        f"There is no download {which}.",
+        f"Every one is listed by: {here.program} downloads",
+    )
 
 
 # --- advice and statistics -------------------------------------------------------------------------------------------

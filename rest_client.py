@@ -10,6 +10,7 @@ bodies; docs/api.md says what is in an answer.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -66,6 +67,10 @@ class Transport(Protocol):
         """Carry one request; target is the path below the face's own address, with its query."""
         ...
 
+    def owns(self, download_id: str) -> bool:
+        """Whether closing this ends the work on a download."""
+        ...
+
     def close(self) -> None:
         """Let go of what is held for it."""
         ...
@@ -114,6 +119,10 @@ class OverHttp:
             ) from error
         return Reply(answer.status_code, answer.content)
 
+    def owns(self, download_id: str) -> bool:
+        """No: what a service does goes on without us."""
+        return False
+
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
@@ -129,10 +138,15 @@ class InProcess:
 
     token     what the app asks for, None: nothing
     on_close  called once, to end what works behind the app
+    owns      whether what works behind the app works on the download of this id
     """
 
     def __init__(
-        self, app: WSGIApplication, token: str | None = None, on_close: Callable[[], None] = lambda: None
+        self,
+        app: WSGIApplication,
+        token: str | None = None,
+        on_close: Callable[[], None] = lambda: None,
+        owns: Callable[[str], bool] = lambda download_id: False,
     ) -> None:
         # Imported late: who speaks to a service does without it.
         from werkzeug.test import Client
@@ -140,6 +154,7 @@ class InProcess:
         self._client = Client(app, use_cookies=False)
         self._headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._on_close: Callable[[], None] | None = on_close
+        self._owns = owns
 
     def send(self, method: str, target: str, body: bytes | None) -> Reply:
         """Carry one request."""
@@ -148,6 +163,10 @@ class InProcess:
             DEFAULT_PREFIX + target, method=method, data=body, content_type=kind, headers=self._headers
         )
         return Reply(answer.status_code, answer.get_data())
+
+    def owns(self, download_id: str) -> bool:
+        """Whether the work on a download is done behind the app: other processes may do it as well."""
+        return self._owns(download_id)
 
     def close(self) -> None:
         """End what works behind the app."""
@@ -214,20 +233,60 @@ class RestClient:
         """Have a model fetched in the background."""
         return self._post("/download", model=name, quantization=quantization, force=force)
 
+    def plan_download(self, name: str, quantization: str | None = None) -> Json:
+        """What a download would fetch, and whether there is room for it; nothing is fetched."""
+        return self._post("/download/plan", model=name, quantization=quantization)
+
     def downloads(self) -> Json:
         """Every download on record."""
         return self._get("/downloads")
 
+    def watch_downloads(self, every_s: float = 0.5) -> Iterator[Json]:
+        """Yield every download on record time and again, the last time when nobody works on any."""
+        while True:
+            answer = self.downloads()
+            yield answer
+            if not any(job["state"] in UNDER_WAY for job in answer["downloads"]):
+                return
+            time.sleep(every_s)
+
     def download(self, download_id: str, *, since: int | None = None, wait_s: float | None = None) -> Json:
         """One download; with since and wait_s, as soon as there is something newer than that version."""
         return self._get(f"/downloads/{quote(download_id, safe='')}", since=since, wait=wait_s)
+
+    def pause_download(self, download_id: str) -> Json:
+        """Let a download rest."""
+        return self._wish(download_id, "pause")
+
+    def resume_download(self, download_id: str) -> Json:
+        """Go on with a download that rests, or has ended without its model."""
+        return self._wish(download_id, "resume")
+
+    def cancel_download(self, download_id: str) -> Json:
+        """End a download without its model."""
+        return self._wish(download_id, "cancel")
+
+    def move_download(self, download_id: str, position: int) -> Json:
+        """Put a waiting download at another place among those that wait; 0 is next."""
+        return self._wish(download_id, "move", position=position)
+
+    def forget_download(self, download_id: str) -> Json:
+        """Take a download that has ended off the record."""
+        return self._ask("DELETE", f"/downloads/{quote(download_id, safe='')}", {})
+
+    def _wish(self, download_id: str, wish: str, **body: Any) -> Json:
+        return self._post(f"/downloads/{quote(download_id, safe='')}/{wish}", **body)
+
+    def owns_download(self, download_id: str) -> bool:
+        """Whether closing this ends the work on a download; that of another program never ends with us."""
+        return self._transport.owns(download_id)
 
     def follow(self, job: Json, every_s: float = 1.0) -> Iterator[Json]:
         """Yield a download after each change and at least every so often, the last time when nobody works on it."""
         yield job
         while job["state"] in UNDER_WAY:
             try:
-                job = self.download(job["id"], since=job["version"], wait_s=every_s)["download"]
+                job = self._newer(job, every_s)
             except Problem as lost:
                 if lost.code == "service_unavailable":
                     lost.body["remedy"] = (
@@ -235,6 +294,18 @@ class RestClient:
                     )
                 raise
             yield job
+
+    def _newer(self, job: Json, within_s: float) -> Json:
+        """Return a download as soon as there is news of it, or after a while as it is then."""
+        try:
+            answer = self.download(job["id"], since=job["version"], wait_s=within_s)
+        except Problem as refused:
+            if refused.code != "too_many_streams":  # then so many wait for news that no more may; looking is free
+                raise
+            time.sleep(within_s)
+            answer = self.download(job["id"])
+        newer: Json = answer["download"]
+        return newer
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ def a_model(**fields):
         "installed_quantization": "q4",
         "memory": {"need_bytes": {"q4": 2 * 2**30, "q8": 3 * 2**30}},
         "size_bytes": 810_000_000,
+        "download_bytes": {"q4": 808_000_000, "q8": 1_322_000_000},
         "download_size_mb": 1300,
     } | fields
 
@@ -107,11 +108,39 @@ def test_a_list_says_whose_a_model_is_and_whether_it_is_there(fields, word):
 
 
 def test_what_is_not_known_is_no_number():
-    unknown = a_model(installed=False, memory={}, size_bytes=None, download_size_mb=None, installed_quantization=None)
+    unknown = a_model(
+        installed=False,
+        memory={},
+        size_bytes=None,
+        download_bytes={},
+        download_size_mb=None,
+        installed_quantization=None,
+    )
 
     row = shown(lambda display: display.models({"models": [unknown]})).splitlines()[1]
 
     assert row.split() == [NAME, "not", "installed", "-", "-", "speed"]
+
+
+ELSEWHERE = {"installed": False, "installed_quantization": None, "size_bytes": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({}, "810 MB"),
+        ({"size_bytes": None, "installed_quantization": "q8"}, "1.3 GB"),
+        (ELSEWHERE, "808 MB"),
+        (ELSEWHERE | {"download_bytes": {"q8": 9_000_000_000, "bf16": 16_000_000_000}}, "9.0 GB"),
+        (ELSEWHERE | {"download_bytes": {}}, "1.3 GB"),
+        (ELSEWHERE | {"download_bytes": {}, "published": False}, "-"),
+    ],
+    ids=["as it lies on the disk", "of its form", "of four bits", "of the smallest", "as promised", "never published"],
+)
+def test_a_list_shows_the_size_of_what_is_there_or_would_be_fetched(fields, size):
+    row = shown(lambda display: display.models({"models": [a_model(**fields)]})).splitlines()[1]
+
+    assert f"  {size}  speed" in row
 
 
 def test_brackets_and_colons_in_a_name_are_letters(capsys):
@@ -201,6 +230,99 @@ def test_a_file_gets_a_line_for_each_phase_and_each_attempt():
         f"{NAME}: downloading (2.1 of 4.9 GB)",
         f"{NAME}: checking",
     ]
+
+
+def all_drawn(jobs, width=100, **console):
+    return shown(lambda display: display.downloads({"downloads": jobs}), width, **console)
+
+
+@pytest.mark.parametrize("width", [25, 60, 100])
+def test_downloads_at_a_terminal_have_bars_and_fit(width):
+    jobs = [a_job(), a_job(id="d2", model="m", state="queued", percent=None, message="Trying again in 1 s.")]
+
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", all_drawn(jobs, width, force_terminal=True))
+
+    assert NAME in text
+    assert "m: Trying again in 1 s." in " ".join(text.split())
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert ("━" in text) == (width > 25)
+    assert ("35.0 MB/s  1 min 20 s left  d1" in text) == (width == 100)
+
+
+def test_downloads_in_a_file_have_no_bars():
+    assert "━" not in all_drawn([a_job()])
+    assert all_drawn([]) == "No downloads are on record.\n"
+
+
+def test_a_file_gets_a_line_for_each_phase_of_each_download():
+    answers = [
+        {"downloads": [a_job(), a_job(model="other", id="d2", state="paused")]},
+        {"downloads": [a_job(percent=50.0), a_job(model="other", id="d2")]},
+        {"downloads": [a_job(state="completed"), a_job(model="other", id="d2", phase="checking")]},
+    ]
+
+    text = shown(lambda display: list(display.all_shown_meanwhile(answers)))
+
+    assert text.splitlines() == [
+        f"{NAME}: downloading (2.1 of 4.9 GB)",
+        "other: downloading (2.1 of 4.9 GB)",
+        "other: checking",
+    ]
+
+
+def test_all_downloads_are_drawn_anew_in_the_same_place():
+    answers = [{"downloads": [a_job(percent=percent)]} for percent in (10.0, 20.0)]
+
+    text = shown(lambda display: list(display.all_shown_meanwhile(answers)), force_terminal=True)
+
+    assert text.index("10 %") < text.index("\x1b[1A") < text.index("20 %")
+
+
+def a_plan(**fields):
+    return {
+        "model": NAME,
+        "tag": f"{NAME}-q4_K_M",
+        "quantization": "q4",
+        "basis": "manifest",
+        "total_bytes": 810_000_000,
+        "present_bytes": 10_000_000,
+        "missing_bytes": 800_000_000,
+        "free_bytes": 20_000_000_000,
+        "fits_disk": True,
+        "already_installed": False,
+        "memory": {"message": "It fits."},
+        "license": "Llama",
+        "warnings": [{"code": "does_not_fit", "text": "It fits."}, {"code": "note", "text": "Take care."}],
+    } | fields
+
+
+def planned(**fields):
+    return re.sub(" +", " ", shown(lambda display: display.plan(a_plan(**fields))))
+
+
+def test_a_plan_tells_what_is_there_what_is_missing_and_the_room():
+    text = planned()
+
+    for line in ("Together 810 MB", "There already 10 MB", "To download 800 MB", "Free 20.0 GB", "Licence Llama"):
+        assert f"{line} \n" in text or f"{line}\n" in text
+    assert text.count("It fits.") == 1
+    assert "- Take care." in text
+
+
+def test_a_plan_claims_no_more_than_is_known():
+    unknown = {"basis": "unknown", "total_bytes": None, "present_bytes": None, "missing_bytes": None}
+
+    assert "To download about 800 MB" in planned(basis="catalogue")
+    assert "To download not known" in planned(**unknown, free_bytes=None, fits_disk=None)
+    assert "Free not known" in planned(**unknown, free_bytes=None, fits_disk=None)
+    assert "Free 20.0 GB, not enough" in planned(fits_disk=False)
+
+
+def test_a_wish_that_is_not_done_yet_is_not_told_as_done():
+    done = {"download": a_job(state="paused", message="Paused. Resume goes on from there.")}
+
+    assert shown(lambda display: display.wished(done, "pause")) == f"{NAME}: Paused. Resume goes on from there.\n"
+    assert "is asked to pause" in shown(lambda display: display.wished({"download": a_job()}, "pause"))
 
 
 # --- notes -----------------------------------------------------------------------------------------------------------

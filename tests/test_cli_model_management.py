@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -33,6 +34,7 @@ from cli_model_management import (
     WRONG_USE,
     Terminal,
     commands,
+    main,
 )
 from model_core.errors import InvalidRequest, ModelManagerError, OllamaTimeout, OllamaUnavailable
 from model_core.recommender import Criteria
@@ -213,6 +215,13 @@ TABLE = {
 }
 
 
+def every_command(group=commands, *above):
+    for name, command in group.commands.items():
+        yield [*above, name], command
+        if isinstance(command, click.Group):
+            yield from every_command(command, *above, name)
+
+
 def test_every_command_is_tried():
     assert set(TABLE) == set(commands.commands)
 
@@ -324,20 +333,20 @@ def test_what_is_said_twice_is_wrong_use(untouched):
         assert untouched.run("recommend", *words).exit_code == WRONG_USE
 
 
-def test_the_form_of_a_model_can_be_chosen(here):
-    here.done("download", ONE_B, "--quantization", "q8")
-    here.done("download", ONE_B, "--quantization", "q4")
+def test_the_form_of_a_model_can_be_chosen(direct):
+    direct.done("download", ONE_B, "--quantization", "q8")
+    direct.done("download", ONE_B, "--quantization", "q4")
 
-    assert here.json("switch", ONE_B, "--quantization", "q8")["info"]["installed_quantization"] == "q8"
-    assert here.json("check", ONE_B, "--quantization", "q4", "--context", "1024")["quantization"] == "q4"
+    assert direct.json("switch", ONE_B, "--quantization", "q8")["info"]["installed_quantization"] == "q8"
+    assert direct.json("check", ONE_B, "--quantization", "q4", "--context", "1024")["quantization"] == "q4"
 
 
-def test_a_switch_can_insist_on_a_fit(here):
-    here.done("download", EIGHT_B, "--quantization", "q8")
-    warned = here.run("switch", EIGHT_B, "--quantization", "q8")
+def test_a_switch_can_insist_on_a_fit(direct):
+    direct.done("download", EIGHT_B, "--quantization", "q8")
+    warned = direct.run("switch", EIGHT_B, "--quantization", "q8")
     assert "Warning: " in warned.stderr
 
-    refused = here.run("switch", EIGHT_B, "--quantization", "q8", "--require-fit")
+    refused = direct.run("switch", EIGHT_B, "--quantization", "q8", "--require-fit")
 
     assert refused.exit_code == REFUSED
     assert "of graphics memory" in refused.stderr
@@ -363,22 +372,25 @@ def test_without_file_the_document_of_the_settings_is_used(simulator, tmp_path):
 # --- help ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", TABLE)
-def test_the_help_of_a_command_has_a_sentence_and_an_example_that_works(command, tmp_path, monkeypatch):
+HELPED = {" ".join(words): (words, command) for words, command in every_command()}
+
+
+@pytest.mark.parametrize(("words", "command"), HELPED.values(), ids=HELPED)
+def test_the_help_of_a_command_has_a_sentence_and_an_example_that_works(words, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("models.json").write_text("{}")
 
-    shown = CliRunner().invoke(commands, [command, "--help"]).stdout
+    shown = CliRunner().invoke(commands, [*words, "--help"]).stdout
 
-    sentence = commands.commands[command].get_short_help_str(200)
+    sentence = command.get_short_help_str(200)
     assert sentence.endswith(".")
     assert len(sentence) < 70
     examples = re.findall(r"Example: junmai-models (.*)", shown)
     assert examples
     for example in examples:
-        named, *arguments = shlex.split(example)
-        assert named == command
-        commands.commands[command].make_context(command, arguments).close()
+        named = shlex.split(example)
+        assert named[: len(words)] == words
+        command.make_context(words[-1], named[len(words) :]).close()
 
 
 def test_help_does_not_wait_for_what_only_commands_need():
@@ -425,6 +437,13 @@ REFUSALS = {
     "bad name": (["info", "a b"], "invalid_model_name", WRONG_USE, "A name looks like"),
     "other registry": (["download", "evil.example/a/b"], "registry_not_allowed", WRONG_USE, "not allowed here"),
     "no such form": (["download", ONE_B, "--quantization", "q5"], "unknown_quantization", WRONG_USE, "q4, q8"),
+    "plan of what never was": (["download", "--plan", NEVER_PUBLISHED], "model_not_published", REFUSED, "nearest real"),
+    "no such download": (
+        ["downloads", "cancel", "nobody/x"],
+        "download_not_found",
+        REFUSED,
+        "Every one is listed by: ",
+    ),
     "no number": (["recommend", "nan"], "invalid_request", WRONG_USE, "available_vram_gb"),
     "endless": (["record", ONE_B, "inf"], "invalid_request", WRONG_USE, "inference_time"),
     "less than nothing": (["list", "--max-vram", "-1"], "invalid_request", WRONG_USE, "from 0 to"),
@@ -456,6 +475,9 @@ WRONG = {
     "no such purpose": ["list", "--purpose", "beauty"],
     "no number": ["record", ONE_B, "soon"],
     "no such file": ["import", "not-there.json"],
+    "a place before the first": ["downloads", "move", "d1", "-1"],
+    "no such wish": ["downloads", "dance", "d1"],
+    "a watch and a wish": ["downloads", "--watch", "pause", "d1"],
     "a folder": ["export", "."],
     "two services": ["--url", "http://127.0.0.1:1", "--file", "x", "list"],
     "no address": ["--url", "ftp://photos.lan", "list"],
@@ -496,32 +518,31 @@ def test_a_fault_of_the_program_says_how_to_see_the_log(capsys):
 # --- Ollama and the service are not always there ---------------------------------------------------------------------
 
 
-def test_what_is_known_is_told_while_ollama_is_down(here, simulator):
-    a_used_model(here)
+def test_what_is_known_is_told_while_ollama_is_down(direct, simulator):
+    a_used_model(direct)
     simulator.stop()
-    # A service notices after two seconds at most.
-    until(lambda: here.json("list")["ollama"]["reachable"] is False)
 
     for words in (["list"], ["installed"], ["info", ONE_B], ["current"]):
-        result = here.done(*words)
+        result = direct.done(*words)
 
         assert ONE_B in result.stdout
         assert "Ollama does not answer at" in result.stderr
         assert "last known state, of 20" in result.stderr
-    assert here.run("health").exit_code == NO_OLLAMA
+    assert direct.run("health").exit_code == NO_OLLAMA
 
 
-def test_what_needs_ollama_exits_with_its_own_code(here, simulator):
-    a_used_model(here)
+def test_what_needs_ollama_exits_with_its_own_code(direct, simulator):
+    a_used_model(direct)
     simulator.stop()
 
     for words in (["sync"], ["switch", ONE_B], ["download", THREE_B], ["delete", THREE_B, "--yes"]):
-        result = here.run(*words)
+        result = direct.run(*words)
 
         assert result.exit_code == NO_OLLAMA, (words, result.output)
         assert "Ollama does not answer at" in result.stderr
 
 
+@pytest.mark.slow  # a process of its own each: here pytest has the log
 def test_nothing_is_logged_unless_it_is_asked_for(simulator, document):
     simulator.stop()
     here = Here(simulator.url, document)
@@ -532,9 +553,9 @@ def test_nothing_is_logged_unless_it_is_asked_for(simulator, document):
     assert b"WARNING ollama_inventory ollama not reachable" in loud.communicate()[1]
 
 
-def test_the_demonstration_never_passes_for_the_real_thing(here):
+def test_the_demonstration_never_passes_for_the_real_thing(direct):
     for words in (["list"], ["installed"], ["sync"], ["recommend", "8"]):
-        assert SIMULATED in here.run(*words).stderr
+        assert SIMULATED in direct.run(*words).stderr
 
 
 def test_a_service_that_is_not_there_is_named(document):
@@ -575,33 +596,33 @@ def test_the_service_s_token_does_not_stand_in_the_way_of_the_document(direct):
 # --- downloads -------------------------------------------------------------------------------------------------------
 
 
-def test_a_download_tells_a_file_of_its_phases_only(here):
-    told = here.done("download", ONE_B).stdout.splitlines()
+def test_a_download_tells_a_file_of_its_phases_only(direct):
+    told = direct.done("download", ONE_B).stdout.splitlines()
 
     assert told[-1].startswith(f"{ONE_B} is installed.")
     assert all(line.startswith(f"{ONE_B}: ") for line in told[:-1])
     assert len(told) == len(set(told)) <= 8
 
 
-def test_what_is_there_is_not_fetched_again(here, simulator):
-    here.done("download", ONE_B)
+def test_what_is_there_is_not_fetched_again(direct, simulator):
+    direct.done("download", ONE_B)
     pulls = [request.path for request in simulator.requests].count("/api/pull")
 
-    again = here.done("download", ONE_B)
+    again = direct.done("download", ONE_B)
 
     assert "was there already" in again.stdout
     assert [request.path for request in simulator.requests].count("/api/pull") == pulls
-    here.done("download", ONE_B, "--force")
+    direct.done("download", ONE_B, "--force")
     assert [request.path for request in simulator.requests].count("/api/pull") > pulls
 
 
 @pytest.mark.parametrize(
     ("fault", "told"), [("disk_full", "disk is full"), ("too_new", "newer")], ids=["disk full", "too new"]
 )
-def test_a_download_that_fails_says_why(here, simulator, fault, told):
+def test_a_download_that_fails_says_why(direct, simulator, fault, told):
     simulator.set_fault(fault)
 
-    result = here.run("--json", "download", ONE_B)
+    result = direct.run("--json", "download", ONE_B)
 
     assert result.exit_code == REFUSED
     problem = json.loads(result.stdout)
@@ -611,14 +632,21 @@ def test_a_download_that_fails_says_why(here, simulator, fault, told):
 
 
 def test_a_service_that_goes_in_the_middle_of_a_download_is_told(slow, document):
-    with a_service(slow.url, document) as url:
-        process = Here(slow.url, document, url).process("download", EIGHT_B)
-        assert b"downloading" in read_until(process.stdout, b"downloading")
-    _, told = process.communicate(timeout=30)
+    with ExitStack() as stack:
+        here = Here(slow.url, document, stack.enter_context(a_service(slow.url, document)))
 
-    assert process.returncode == REFUSED
-    assert b"does not answer" in told or b"interrupted" in told
-    assert b"download" in told.splitlines()[-1]
+        def leave():
+            until(lambda: arrived_bytes(slow) > 200e6)
+            stack.close()
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        result = here.run("download", EIGHT_B)
+        leaving.join()
+
+    assert result.exit_code == REFUSED
+    assert "does not answer" in result.stderr or "interrupted" in result.stderr
+    assert "download" in result.stderr.splitlines()[-1]
 
 
 def read_until(stream, words):
@@ -628,20 +656,55 @@ def read_until(stream, words):
     return seen
 
 
+@contextmanager
+def ctrl_c(when):
+    """Press Ctrl-C in this process, on whatever runs within the block, as soon as `when` is true."""
+    pressed, over = [], threading.Event()
+
+    def press():
+        deadline = time.monotonic() + PATIENCE_S
+        while not over.wait(0.01) and time.monotonic() < deadline:
+            if when():
+                pressed.append(True)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                return
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+    assert pressed
+
+
+def shown_so_far():
+    """What the command that CliRunner runs just now has written to its stdout."""
+    shown = getattr(sys.stdout, "buffer", None)
+    return shown.getvalue().decode() if hasattr(shown, "getvalue") else ""
+
+
+def arrived_bytes(ollama):
+    return max(ollama.state()["partial"].values(), default=0)
+
+
 @POSIX
-def test_ctrl_c_stops_a_download_of_its_own_and_the_same_command_goes_on(slow, document):
+def test_ctrl_c_pauses_a_download_of_its_own_and_the_same_command_goes_on(slow, document):
     here = Here(slow.url, document)
     process = here.process("download", EIGHT_B)
     read_until(process.stdout, b"downloading")
-    until(lambda: here.json("downloads")["downloads"][0]["downloaded_bytes"] > 100e6)
+    until(lambda: arrived_bytes(slow) > 100e6)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=10)
 
     assert process.returncode == INTERRUPTED
-    assert b"interrupted; what has arrived is kept." in told
+    assert b"paused; what has arrived is kept." in told
     assert told.endswith(f"--file {document} download {EIGHT_B}\n".encode())
     job = here.json("downloads")["downloads"][0]
-    assert job["state"] == "interrupted"
+    assert job["state"] == "paused"
 
     slow.pace.rate_bytes_per_s = 100e9
     finished = here.json("download", EIGHT_B)["download"]
@@ -653,48 +716,148 @@ def test_ctrl_c_stops_a_download_of_its_own_and_the_same_command_goes_on(slow, d
 def test_ctrl_c_leaves_a_service_to_go_on(slow, document):
     with a_service(slow.url, document) as url:
         here = Here(slow.url, document, url)
-        process = here.process("--json", "download", ONE_B)
-        until(lambda: here.json("downloads")["count"] == 1)
-        process.send_signal(signal.SIGINT)
-        answer, told = process.communicate(timeout=10)
+        with ctrl_c(when=lambda: "downloading" in shown_so_far()):
+            result = here.run("download", EIGHT_B)
 
-        assert process.returncode == INTERRUPTED
-        assert f"goes on: the service at {url} fetches it.".encode() in told
-        assert f"How far it is: python {ROOT / 'cli_model_management.py'} --url {url} downloads".encode() in told
-        assert json.loads(answer)["code"] == "interrupted"
+        assert result.exit_code == INTERRUPTED
+        job = here.json("downloads")["downloads"][0]
+        assert f"goes on: the service at {url} fetches it." in result.stderr
+        for then in ("downloads", f"download {EIGHT_B}", f"downloads cancel {job['id']}"):
+            assert re.search(rf": .*--url {url} {then}$", result.stderr, re.MULTILINE)
         slow.pace.rate_bytes_per_s = 100e9
         until(lambda: here.json("downloads")["downloads"][0]["state"] == "completed", 20)
 
 
 @POSIX
-def test_ctrl_c_does_not_stop_the_download_of_another_program(slow, document):
-    with a_service(slow.url, document) as url:
-        beside, service = Here(slow.url, document), Here(slow.url, document, url)
-        first = service.process("download", ONE_B)
-        read_until(first.stdout, b"downloading")
-        second = beside.process("download", ONE_B)
-        read_until(second.stdout, b"downloading")
-        second.send_signal(signal.SIGINT)
-        _, told = second.communicate(timeout=10)
+def test_ctrl_c_does_not_stop_the_download_of_another_program(slow, direct_and_another):
+    direct, another = direct_and_another
+    another.start_download(EIGHT_B)
+    with ctrl_c(when=lambda: "downloading" in shown_so_far()):
+        result = direct.run("download", EIGHT_B)
 
-        assert second.returncode == INTERRUPTED
-        assert b"goes on: another program on this document fetches it." in told
-        slow.pace.rate_bytes_per_s = 100e9
-        first.communicate(timeout=20)
-        assert first.returncode == 0
+    assert result.exit_code == INTERRUPTED
+    assert "goes on: another program on this document fetches it." in result.stderr
+    assert another.downloads()[0].state == "downloading"
+
+
+@POSIX
+def test_ctrl_c_leaves_what_waits_for_its_turn_to_go_on_another_time(slow, direct_and_another):
+    direct, another = direct_and_another
+    another.start_download(EIGHT_B)
+    until(lambda: arrived_bytes(slow))
+    with ctrl_c(when=lambda: f"{ONE_B}: waiting" in shown_so_far()):
+        result = direct.run("download", ONE_B)
+
+    assert result.exit_code == INTERRUPTED
+    assert "interrupted; what has arrived is kept." in result.stderr
+    assert [job.state for job in another.downloads()] == ["downloading", "interrupted"]
 
 
 @POSIX
 def test_ctrl_c_ends_a_command_that_waits_for_ollama(direct, simulator):
     simulator.set_fault("slow_answer", seconds=30)
-    process = direct.process("--json", "download", EIGHT_B)
-    until(lambda: simulator.requests, 10)
-    process.send_signal(signal.SIGINT)
-    answer, told = process.communicate(timeout=10)
+    with ctrl_c(when=lambda: simulator.requests):
+        result = direct.run("--json", "download", EIGHT_B)
 
-    assert process.returncode == INTERRUPTED
-    assert json.loads(answer)["code"] == "interrupted"
-    assert told == b"Interrupted.\n"
+    assert result.exit_code == INTERRUPTED
+    assert json.loads(result.stdout)["code"] == "interrupted"
+    happened, remedy = result.stderr.splitlines()
+    assert happened == "Interrupted."
+    assert remedy.startswith("The download may have begun all the same; look: ")
+
+
+# --- the downloads on record -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def direct_and_another(slow, document):
+    """The terminal on a document, and another program that works on it."""
+    another = ModelManager(slow.url, document)
+    yield Here(slow.url, document), another
+    another.close()
+
+
+def test_a_plan_tells_what_would_be_fetched_and_fetches_nothing(untouched):
+    told = re.sub(" +", " ", untouched.done("download", "--plan", EIGHT_B).stdout)
+
+    for line in (f"Fetched as {EIGHT_B}-q4_K_M", "Together 4.9 GB", "To download 4.9 GB", "Licence Llama 3.1"):
+        assert f"\n{line}" in told
+    assert "so it fits" in told
+    assert untouched.json("downloads")["count"] == 0
+
+
+def test_a_download_of_another_program_can_be_paused_gone_on_with_cancelled_and_forgotten(slow, direct_and_another):
+    direct, another = direct_and_another
+    job = another.start_download(EIGHT_B)
+    until(lambda: arrived_bytes(slow))
+
+    paused = direct.done("downloads", "pause", EIGHT_B)
+    assert paused.stdout == f"{EIGHT_B}: Paused. Resume goes on from there.\n"
+    assert f"downloads resume {job.id}" in paused.stderr
+    assert another.download(job.id).state == "paused"
+
+    another.resume_download(job.id)
+    assert "may stay on Ollama's disk" in direct.done("downloads", "cancel", job.id).stdout
+    assert another.download(job.id).state == "cancelled"
+
+    slow.pace.rate_bytes_per_s = 100e9
+    assert direct.json("downloads", "resume", EIGHT_B)["download"]["state"] == "completed"
+    assert "off the record" in direct.done("downloads", "forget", EIGHT_B).stdout
+    assert direct.done("downloads").stdout == "No downloads are on record.\n"
+
+
+def test_a_download_that_waits_can_be_moved(slow, direct_and_another):
+    direct, another = direct_and_another
+    for model in (EIGHT_B, ONE_B, THREE_B):
+        another.start_download(model)
+
+    direct.done("downloads", "move", THREE_B, "0")
+
+    assert [job["model"] for job in direct.json("downloads")["downloads"]] == [EIGHT_B, THREE_B, ONE_B]
+
+
+def test_a_model_that_means_several_downloads_is_asked_for_by_id(direct_and_another):
+    direct, another = direct_and_another
+    ids = [another.start_download(ONE_B, form).id for form in ("q4", "q8")]
+
+    refused = direct.run("downloads", "cancel", ONE_B)
+
+    assert refused.exit_code == REFUSED
+    assert all(job_id in refused.stderr for job_id in ids)
+    for job_id in ids:
+        direct.done("downloads", "cancel", job_id)
+
+
+def test_a_wish_that_a_download_cannot_grant_says_what_it_can(used):
+    refused = used.run("--json", "downloads", "pause", ONE_B)
+
+    assert refused.exit_code == REFUSED
+    problem = json.loads(refused.stdout)
+    assert (problem["code"], problem["state"], problem["allowed"]) == ("invalid_transition", "completed", ["forget"])
+
+
+def test_downloads_are_watched_until_none_is_under_way(slow, direct_and_another):
+    direct, another = direct_and_another
+    slow.pace.rate_bytes_per_s = 800e6
+    another.start_download(ONE_B)
+    until(lambda: arrived_bytes(slow))
+
+    told = direct.done("downloads", "--watch").stdout
+
+    assert f"{ONE_B}: downloading" in told
+    assert re.search(rf"^{ONE_B} +completed +100 %", told, re.MULTILINE)
+    assert direct.json("downloads", "--watch")["downloads"][0]["state"] == "completed"
+
+
+@POSIX
+def test_whoever_stops_watching_stops_no_download(slow, direct_and_another):
+    direct, another = direct_and_another
+    another.start_download(EIGHT_B)
+    with ctrl_c(when=lambda: "downloading" in shown_so_far()):
+        result = direct.run("downloads", "--watch")
+
+    assert result.exit_code == INTERRUPTED
+    assert another.downloads()[0].state == "downloading"
 
 
 # --- at a terminal ---------------------------------------------------------------------------------------------------
@@ -735,6 +898,7 @@ def seen_until_its_end(person):
 
 @POSIX
 def test_a_terminal_shows_size_rate_time_left_and_phase(slow, document):
+    slow.pace.rate_bytes_per_s = 500e6
     with at_a_terminal(Here(slow.url, document), "download", ONE_B) as (process, person):
         seen = seen_until_its_end(person)
         assert process.wait(10) == 0
@@ -748,6 +912,7 @@ def test_a_terminal_shows_size_rate_time_left_and_phase(slow, document):
 
 
 @POSIX
+@pytest.mark.slow
 def test_a_narrow_terminal_gets_whole_lines(slow, document):
     slow.pace.rate_bytes_per_s = 1e9
     with at_a_terminal(Here(slow.url, document), "download", ONE_B, columns=30) as (process, person):
@@ -759,6 +924,7 @@ def test_a_narrow_terminal_gets_whole_lines(slow, document):
 
 
 @POSIX
+@pytest.mark.slow
 def test_no_color_is_respected(direct):
     with at_a_terminal(direct, "list", NO_COLOR="1") as (_, person):
         seen = seen_until_its_end(person)
@@ -768,7 +934,14 @@ def test_no_color_is_respected(direct):
 
 
 @POSIX
-@pytest.mark.parametrize(("answer", "left"), [(b"n\n", [ONE_B]), (b"\x04", [ONE_B]), (b"yes\n", [])])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        (b"n\n", [ONE_B]),
+        pytest.param(b"\x04", [ONE_B], marks=pytest.mark.slow),
+        pytest.param(b"yes\n", [], marks=pytest.mark.slow),
+    ],
+)
 def test_delete_asks(direct, answer, left):
     direct.done("download", ONE_B)
     with at_a_terminal(direct, "delete", ONE_B) as (process, person):
@@ -782,23 +955,23 @@ def test_delete_asks(direct, answer, left):
     assert ("Nothing was deleted." in seen) == bool(left)
 
 
-def test_delete_without_a_terminal_says_what_is_missing(here):
-    here.done("download", ONE_B)
+def test_delete_without_a_terminal_says_what_is_missing(direct):
+    direct.done("download", ONE_B)
 
-    result = here.run("delete", ONE_B, stdin="y\n")
+    result = direct.run("delete", ONE_B, stdin="y\n")
 
     assert result.exit_code == WRONG_USE
     assert "Add --yes" in result.stderr
-    assert here.json("installed")["models"] == [ONE_B]
+    assert direct.json("installed")["models"] == [ONE_B]
 
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_exported_can_be_imported_elsewhere_and_counts_once(here, simulator, tmp_path):
-    a_used_model(here)
+def test_what_is_exported_can_be_imported_elsewhere_and_counts_once(direct, simulator, tmp_path):
+    a_used_model(direct)
     export = tmp_path / "export.json"
-    assert here.json("export", str(export)) == {
+    assert direct.json("export", str(export)) == {
         "success": True,
         "message": f"The document is in {export}.",
         "output_file": str(export),
@@ -817,11 +990,11 @@ def test_what_is_exported_can_be_imported_elsewhere_and_counts_once(here, simula
     assert elsewhere.json("current")["model"] == ONE_B
 
 
-def test_an_export_goes_through_a_pipe(here):
-    a_used_model(here)
-    document = here.done("export", "-").stdout
+def test_an_export_goes_through_a_pipe(direct):
+    a_used_model(direct)
+    document = direct.done("export", "-").stdout
 
-    result = here.run("import", "-", stdin=document)
+    result = direct.run("import", "-", stdin=document)
 
     assert result.exit_code == 0, result.output
     assert "Uses on record: 1 before, 1 after." in result.stdout
@@ -836,6 +1009,7 @@ def test_an_export_that_cannot_be_written_says_so(untouched, tmp_path):
 
 
 @POSIX
+@pytest.mark.slow
 def test_an_export_that_breaks_off_leaves_the_old_one(direct, tmp_path):
     import resource
 
@@ -856,18 +1030,30 @@ def test_an_export_that_breaks_off_leaves_the_old_one(direct, tmp_path):
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_console_of_an_old_code_page_gets_an_answer_and_json_keeps_every_letter(direct):
+def as_a_console_shows_it(encoding, words, monkeypatch):
+    """What main writes to a stdout of this encoding."""
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "argv", ["junmai-models", *words])
+    monkeypatch.setattr(sys, "stdout", shown)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    shown.flush()
+    return shown.buffer.getvalue().decode(encoding)
+
+
+def test_a_console_of_an_old_code_page_gets_an_answer_and_json_keeps_every_letter(direct, monkeypatch):
     model = {"name": "mine:latest", "description": "風景 ✓", "usage_count": 1}
     direct.document.parent.mkdir()
     direct.document.write_text(json.dumps({"models": {"mine:latest": model}}))
-    environment = {"PYTHONIOENCODING": "cp1252"}
+    monkeypatch.setenv("OLLAMA_HOST", direct.ollama)
 
-    shown, told = direct.process("info", "mine", env=environment).communicate()
-    raw, _ = direct.process("--json", "info", "mine", env=environment).communicate()
+    shown = as_a_console_shows_it("cp1252", [*direct.options, "info", "mine"], monkeypatch)
+    raw = as_a_console_shows_it("cp1252", [*direct.options, "--json", "info", "mine"], monkeypatch)
 
-    assert "mine:latest" in shown.decode("cp1252"), told
-    assert "?? ?" in shown.decode("cp1252")
-    assert json.loads(raw.decode("cp1252"))["model"]["description"] == "風景 ✓"
+    assert "mine:latest" in shown
+    assert "?? ?" in shown
+    assert json.loads(raw)["model"]["description"] == "風景 ✓"
 
 
 @POSIX
@@ -884,6 +1070,7 @@ def test_a_reader_that_leaves_is_no_reason_to_complain(direct):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.slow
 def test_an_answer_that_cannot_be_written_is_told_in_one_sentence(direct):
     with Path("/dev/full").open("wb") as full:
         process = direct.process("list", stdout=full)

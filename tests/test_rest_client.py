@@ -71,6 +71,25 @@ def test_what_a_caller_names_is_sent_safely(call, target):
     assert transport.sent == [("GET", target, None)]
 
 
+WISHES = {
+    "plan": (lambda c: c.plan_download("m", "q8"), ("POST", "/download/plan", {"model": "m", "quantization": "q8"})),
+    "pause": (lambda c: c.pause_download("a/b"), ("POST", "/downloads/a%2Fb/pause", None)),
+    "resume": (lambda c: c.resume_download("d1"), ("POST", "/downloads/d1/resume", None)),
+    "cancel": (lambda c: c.cancel_download("d1"), ("POST", "/downloads/d1/cancel", None)),
+    "move": (lambda c: c.move_download("d1", 0), ("POST", "/downloads/d1/move", {"position": 0})),
+    "forget": (lambda c: c.forget_download("d1"), ("DELETE", "/downloads/d1", None)),
+}
+
+
+@pytest.mark.parametrize(("call", "sent"), WISHES.values(), ids=WISHES)
+def test_what_is_wished_of_a_download_is_sent_to_its_address(call, sent):
+    transport = Recording()
+
+    call(RestClient(transport))
+
+    assert transport.sent == [sent]
+
+
 def test_what_is_not_said_is_not_sent():
     transport = Recording()
 
@@ -229,6 +248,25 @@ def test_a_service_that_goes_meanwhile_leaves_word_of_how_to_go_on():
     assert "the same command joins in again" in raised.value.body["remedy"]
 
 
+def test_where_too_many_wait_for_news_a_download_is_looked_at_without_waiting():
+    full = Problem({"success": False, "code": "too_many_streams", "error": "Full.", "remedy": ""})
+    transport = Recording(full, {"success": True, "download": job("completed", 2)})
+
+    seen = list(RestClient(transport).follow(job("downloading", 1), every_s=0.0))
+
+    assert seen[-1] == job("completed", 2)
+    assert transport.sent[-1][1] == "/downloads/d1"
+
+
+def test_all_downloads_are_watched_until_nobody_works_on_any():
+    answers = [
+        {"success": True, "downloads": [job("paused", 1), job(state, 1)]}
+        for state in ("queued", "verifying", "completed")
+    ]
+
+    assert list(RestClient(Recording(*answers)).watch_downloads(every_s=0.0)) == answers
+
+
 # --- within this process ---------------------------------------------------------------------------------------------
 
 
@@ -258,3 +296,9 @@ def test_what_works_behind_the_app_is_ended_once():
     client.close()
 
     assert ended == [True]
+
+
+def test_a_download_is_our_own_only_where_this_process_works_on_it():
+    assert RestClient(InProcess(echo, owns={"d1"}.__contains__)).owns_download("d1")
+    assert not RestClient(InProcess(echo, owns={"d1"}.__contains__)).owns_download("d2")
+    assert not RestClient(OverHttp("http://127.0.0.1:1")).owns_download("d1")
