@@ -140,6 +140,11 @@ class Run:
         self._order = state
         self.wake()
 
+    @property
+    def is_leaving(self) -> bool:
+        """Has it been stopped, or ended, though its thread may still be tidying up?"""
+        return self._order is not None or self.job.state not in downloads.OWNED
+
     def wake(self) -> None:
         """Look around at once instead of at the next tick."""
         self._woken.set()

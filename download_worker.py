@@ -238,10 +238,15 @@ class DownloadWorker:
 
     def _joined(self, job: DownloadJob, listener: Listener | None) -> DownloadJob:
         """Return an open job, taken over if nobody works on it."""
-        if run := self._runs.get(job.id):
+        run = self._runs.get(job.id)
+        if run is not None and not run.is_leaving:
             if listener:
                 run.add(listener)
             return run.job
+        if run is not None:
+            # It has been stopped, and what it holds is free in a moment: who asks now wants it to go on.
+            run.join(OBEDIENCE_S)
+            job = self._stored(job.id)
         if job.state in downloads.OWNED and self.files.is_owned(job.id, surely=True):
             return self._of_another(job, listener)
         return self._taken_over(job.id, listener, only=downloads.OPEN)
