@@ -173,6 +173,50 @@ def until(true, seconds=PATIENCE_S):
         time.sleep(0.02)
 
 
+@contextmanager
+def meanwhile(when, do):
+    """Do something as soon as `when` is true, while whatever stands within the block runs."""
+    done, over = [], threading.Event()
+
+    def look():
+        deadline = time.monotonic() + PATIENCE_S
+        while not over.wait(0.01) and time.monotonic() < deadline:
+            if when():
+                done.append(True)
+                do()
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert done
+
+
+@contextmanager
+def ctrl_c(when):
+    """Press Ctrl-C in this process, on whatever runs within the block, as soon as `when` is true."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with meanwhile(when, do=lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def shown_so_far():
+    """What the command that CliRunner runs just now has written to its stdout."""
+    shown = getattr(sys.stdout, "buffer", None)
+    return shown.getvalue().decode() if hasattr(shown, "getvalue") else ""
+
+
+def arrived_bytes(ollama):
+    return max(ollama.state()["partial"].values(), default=0)
+
+
 def a_used_model(here):
     here.done("download", ONE_B)
     here.done("switch", ONE_B)
@@ -634,15 +678,8 @@ def test_a_download_that_fails_says_why(direct, simulator, fault, told):
 def test_a_service_that_goes_in_the_middle_of_a_download_is_told(slow, document):
     with ExitStack() as stack:
         here = Here(slow.url, document, stack.enter_context(a_service(slow.url, document)))
-
-        def leave():
-            until(lambda: arrived_bytes(slow) > 200e6)
-            stack.close()
-
-        leaving = threading.Thread(target=leave)
-        leaving.start()
-        result = here.run("download", EIGHT_B)
-        leaving.join()
+        with meanwhile(lambda: "downloading" in shown_so_far(), do=stack.close):
+            result = here.run("download", EIGHT_B)
 
     assert result.exit_code == REFUSED
     assert "does not answer" in result.stderr or "interrupted" in result.stderr
@@ -654,41 +691,6 @@ def read_until(stream, words):
     while words not in seen and (more := os.read(stream.fileno(), 4096)):
         seen += more
     return seen
-
-
-@contextmanager
-def ctrl_c(when):
-    """Press Ctrl-C in this process, on whatever runs within the block, as soon as `when` is true."""
-    pressed, over = [], threading.Event()
-
-    def press():
-        deadline = time.monotonic() + PATIENCE_S
-        while not over.wait(0.01) and time.monotonic() < deadline:
-            if when():
-                pressed.append(True)
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                return
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=press)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        signal.signal(signal.SIGINT, before)
-    assert pressed
-
-
-def shown_so_far():
-    """What the command that CliRunner runs just now has written to its stdout."""
-    shown = getattr(sys.stdout, "buffer", None)
-    return shown.getvalue().decode() if hasattr(shown, "getvalue") else ""
-
-
-def arrived_bytes(ollama):
-    return max(ollama.state()["partial"].values(), default=0)
 
 
 @POSIX
@@ -838,14 +840,13 @@ def test_a_wish_that_a_download_cannot_grant_says_what_it_can(used):
 
 def test_downloads_are_watched_until_none_is_under_way(slow, direct_and_another):
     direct, another = direct_and_another
-    slow.pace.rate_bytes_per_s = 800e6
-    another.start_download(ONE_B)
-    until(lambda: arrived_bytes(slow))
+    another.start_download(EIGHT_B)
 
-    told = direct.done("downloads", "--watch").stdout
+    with meanwhile(lambda: "downloading" in shown_so_far(), do=lambda: setattr(slow.pace, "rate_bytes_per_s", 100e9)):
+        told = direct.done("downloads", "--watch").stdout
 
-    assert f"{ONE_B}: downloading" in told
-    assert re.search(rf"^{ONE_B} +completed +100 %", told, re.MULTILINE)
+    assert f"{EIGHT_B}: downloading" in told
+    assert re.search(rf"^{EIGHT_B} +completed +100 %", told, re.MULTILINE)
     assert direct.json("downloads", "--watch")["downloads"][0]["state"] == "completed"
 
 

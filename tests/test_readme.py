@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from app import create_app
+from cli_model_management import commands
 from model_manager import ModelManager
 from model_settings import load_settings
 from web_server import serve
@@ -91,11 +93,12 @@ def test_the_python_example_goes_through_the_daily_loop(simulator, document, env
 
 def test_the_terminal_example_goes_through_the_daily_loop(environment):
     for line in example("terminal").splitlines():
-        command = [sys.executable, *line.split()[1:]]
+        python, script, *words = line.split()
+        assert (python, script) == ("python", "cli_model_management.py")
 
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        done = CliRunner().invoke(commands, words, env=environment)
 
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        assert done.exit_code == 0, f"{line}\n{done.output}"
 
 
 def test_the_blueprint_of_the_example_answers_in_a_host_app(simulator, document):
