@@ -73,13 +73,16 @@ class Call:
     connect_timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Opened:
     """An answer that goes on, on a connection of its own."""
 
     response: requests.Response
     session: requests.Session
     sock: socket.socket | None
+
+    def __post_init__(self) -> None:
+        _open.add(self)
 
     def hang_up(self) -> None:
         """Wake whoever reads, and let the other side see the end. From any thread; closing would wake nobody."""
@@ -91,6 +94,25 @@ class Opened:
         """Close for good. From the thread that reads."""
         self.response.close()
         self.session.close()
+
+    def abandon(self) -> None:
+        """In a fork: let go of a connection that belongs to the process that forked, without a word to Ollama."""
+        if self.sock is not None:
+            with suppress(OSError):  # it is closed already
+                os.close(self.sock.detach())
+
+
+_open: weakref.WeakSet[Opened] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A fork that kept them would keep Ollama busy after the process that forked has died, for as long as it lives.
+    for opened in list(_open):
+        opened.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Wire:

@@ -560,6 +560,29 @@ def test_a_missing_id_is_made_again_by_switching(manager, simulator):
     assert digests(manager)[MODEL] == digests(manager)[TAG]
 
 
+def test_a_switch_remembers_what_it_has_seen(manager, simulator):
+    simulator.install(TAG)
+
+    manager.select_model(MODEL)
+
+    stored = manager.store.read().models[MODEL]
+    assert (stored.installed, stored.digest, stored.copied_digest) == (True, digests(manager)[TAG], stored.digest)
+
+
+def test_an_id_that_we_made_stays_ours_when_its_tag_moves(manager, simulator):
+    library = library_from_catalog(MODEL_CATALOG)
+    simulator.publish(TAG, library[OTHER_TAG])  # a version that the catalogue does not know
+    manager.download_model(MODEL)
+    simulator.publish(TAG, library[Q8_TAG])
+    with manager.client.pull(TAG) as by_hand:
+        list(by_hand)
+    manager.sync()
+
+    assert not manager.get_model_info(MODEL).own_model
+    assert manager.pull_model(MODEL, force=True).state == "completed"
+    assert digests(manager)[MODEL] == digests(manager)[TAG]
+
+
 def test_a_quantization_points_the_id_elsewhere_and_back(manager, simulator):
     simulator.install(TAG)
     simulator.install(Q8_TAG)
@@ -624,6 +647,15 @@ def test_a_model_that_is_not_in_the_catalogue_can_be_used(manager, simulator):
     assert manager.select_model("Mine").model == "mine:latest"
     with pytest.raises(UnknownQuantization):
         manager.select_model("mine", "q4")
+
+
+def test_a_model_that_is_on_record_but_gone_cannot_be_used(manager, simulator):
+    own_model(manager, simulator, "mine:latest")
+    manager.record_usage("mine", 1.0)
+    manager.client.delete("mine:latest")
+
+    with pytest.raises(ModelNotInstalled):
+        manager.select_model("mine")
 
 
 def test_the_real_tag_or_another_case_means_the_entry(manager, simulator):
@@ -939,6 +971,7 @@ def test_the_setting_comes_before_the_assumption_and_the_caller_before_the_setti
     assert manager.recommend_model(priority="speed") == MODEL
     assert manager.recommend(8).criteria.source == "caller"
     assert manager.recommend_model(8) == "llama3.1:8b-instruct"
+    assert managers(vram_gb=0).recommend_model() is None
 
 
 def test_no_memory_is_none_and_not_no_filter(manager):
