@@ -151,12 +151,15 @@ def test_an_export_says_nothing_of_downloads_and_of_ollama():
 
 def test_a_model_that_is_installed_elsewhere_is_not_installed_here():
     there = used(fresh("there"), MINE)
-    held = there.models[MINE].model_copy(update={"installed": True, "digest": "d", "size_bytes": 1})
-    there = there.model_copy(update={"models": {**there.models, MINE: held}})
+    holds = {"installed": True, "digest": "d", "size_bytes": 1, "copied_digest": "d"}
+    models = {name: model.model_copy(update=holds) for name, model in there.models.items()}
+    there = there.model_copy(update={"models": models})
 
     for mode in ("merge", "replace"):
-        model = imported(fresh(), exported(there), mode).models[MINE]
-        assert (model.installed, model.digest, model.size_bytes) == (False, None, None)
+        after = imported(fresh(), exported(there), mode)
+        for name in (EIGHT_B, MINE):
+            model = after.models[name]
+            assert (model.installed, model.digest, model.size_bytes, model.copied_digest) == (False, None, None, None)
 
 
 def test_a_merge_does_not_change_what_is_selected():
