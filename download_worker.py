@@ -87,20 +87,22 @@ class DownloadWorker:
 
     # --- asking for a download ---------------------------------------------------------------------------------------
 
-    def start(self, wanted: Wanted, listener: Listener | None = None) -> DownloadJob:
+    def start(self, wanted: Wanted, listener: Listener | None = None, *, looked_at: str | None = None) -> DownloadJob:
         """Return the job that brings the model: the one that is open already, or a new one, queued.
 
-        listener  hears every line of Ollama's from now on, where this process has the job
+        listener   hears every line of Ollama's from now on, where this process has the job
+        looked_at  when the model was not there; a job that has brought it since is the one, and is done
 
         Raises StoreError.
         """
         with self._beginning:
-            job = downloads.same_download(self._store.read().downloads.values(), wanted.model, wanted.tag)
+            jobs = self._store.read().downloads.values()
+            job = downloads.same_download(jobs, wanted.model, wanted.tag, looked_at)
             if job is None:
                 self.files.sweep(self._known)
                 fresh, lock = self._fresh(wanted)
                 with _released_on_failure(lock):
-                    job = self._entered(fresh)
+                    job = self._entered(fresh, looked_at)
                     if job.id == fresh.id:
                         return self._run(job, wanted, lock, listener)
                 lock.release()
@@ -231,10 +233,10 @@ class DownloadWorker:
         lock = self.files.own(job.id)
         return (job, lock) if lock else self._fresh(wanted)
 
-    def _entered(self, fresh: DownloadJob) -> DownloadJob:
+    def _entered(self, fresh: DownloadJob, looked_at: str | None) -> DownloadJob:
         """Enter a job into the document and return it, or the one for the same that another process was first with."""
-        document = self._change(lambda document: _with_new(document, fresh))
-        return downloads.same_download(document.downloads.values(), fresh.model, fresh.tag) or fresh
+        document = self._change(lambda document: _with_new(document, fresh, looked_at))
+        return downloads.same_download(document.downloads.values(), fresh.model, fresh.tag, looked_at) or fresh
 
     def _joined(self, job: DownloadJob, listener: Listener | None) -> DownloadJob:
         """Return an open job, taken over if nobody works on it."""
@@ -441,8 +443,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _with_new(document: Document, fresh: DownloadJob) -> Document:
-    if downloads.same_download(document.downloads.values(), fresh.model, fresh.tag):
+def _with_new(document: Document, fresh: DownloadJob, looked_at: str | None) -> Document:
+    if downloads.same_download(document.downloads.values(), fresh.model, fresh.tag, looked_at):
         return document
     return document.model_copy(update={"downloads": downloads.pruned({**document.downloads, fresh.id: fresh})})
 

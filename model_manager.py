@@ -360,6 +360,7 @@ class ModelManager:
         return self._begun(name, quantization, force, None)
 
     def _begun(self, name: str, quantization: str | None, force: bool, listener: Listener | None) -> DownloadJob:
+        looked_at = None if force else _now()
         picture, seen = self._ask()
         meant, wanted = self._desired(picture, name, quantization)
         if not force and self._is_there(picture, meant, quantization, seen):
@@ -369,7 +370,7 @@ class ModelManager:
             return running
         planned, survey = self._planned(picture, meant, wanted)
         check_room(planned, force=force)
-        return self._worker.start(_as_surveyed(wanted, survey), listener)
+        return self._worker.start(_as_surveyed(wanted, survey), listener, looked_at=looked_at)
 
     def plan_download(self, name: str, quantization: str | None = None) -> DownloadPlan:
         """Return what a download would fetch, whether there is room for it, and what to know before; fetch nothing.

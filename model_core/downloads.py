@@ -143,10 +143,16 @@ def _message(progress: Progress) -> str | None:
     return f"fetching again {again_mb:,} MB" if again_mb else None
 
 
-def same_download(jobs: Iterable[DownloadJob], model: str, tag: str) -> DownloadJob | None:
-    """Return the open download of this model and tag, None if there is none."""
+def same_download(
+    jobs: Iterable[DownloadJob], model: str, tag: str, done_since: str | None = None
+) -> DownloadJob | None:
+    """Return the open download of this model and tag, or one that has brought it since a moment; None: there is none.
+
+    done_since  when somebody looked whether the model is there, and did not find it yet
+    """
     for job in jobs:
-        if job.state in OPEN and names.same(job.model, model) and names.same(job.tag, tag):
+        is_new = done_since is not None and job.state is _S.COMPLETED and (job.finished_at or "") >= done_since
+        if (is_new or job.state in OPEN) and names.same(job.model, model) and names.same(job.tag, tag):
             return job
     return None
 

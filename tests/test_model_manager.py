@@ -321,6 +321,19 @@ def test_what_is_there_is_not_fetched_again(manager, simulator):
 
     assert manager.download_model(MODEL) == (True, f"{MODEL} was there already.")
     assert (job.state, job.percent, job.already_installed) == ("completed", 100.0, True)
+    assert list(manager.follow_download(job)) == [job]
+    assert pulls(simulator) == 1
+
+
+def test_what_came_between_the_look_and_the_start_is_not_fetched_again(managers, simulator):
+    one, two = managers(), managers()
+    # Its look is over; what it learns from the registry takes a moment.
+    simulator.set_fault("slow_answer", times=1, endpoint=f"/v2/library/{TAG.replace(':', '/manifests/')}", seconds=0.3)
+    late = Answer(lambda: one.pull_model(MODEL))
+    until(lambda: any(request.path.startswith("/v2/") for request in simulator.requests))
+    job = two.pull_model(MODEL)
+
+    assert late.get() == job
     assert pulls(simulator) == 1
 
 
