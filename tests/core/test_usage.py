@@ -132,6 +132,13 @@ def test_every_figure_is_what_counting_the_events_gives(happened):
     assert shown.last_used == max((e.at for e in happened), default=None)
 
 
+def test_statistics_have_every_key_that_callers_of_the_seed_read():
+    shown = statistics(recorded(event(1.0)), installed=True).model_dump()
+
+    assert {"name", "usage_count", "last_used", "avg_inference_time", "success_rate", "installed"} <= set(shown)
+    assert (shown["name"], shown["installed"]) == ("m", True)
+
+
 @given(st.lists(events, min_size=1, max_size=10))
 def test_the_fields_of_the_seed_say_the_same_as_the_statistics(happened):
     model = recorded(*happened)
