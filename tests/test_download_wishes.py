@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from download_scenes import CALM, IMPATIENT, MODEL, OTHER, TAG, THIRD, Answer, held_up, pulls, standing, until
+from download_scenes import CALM, IMPATIENT, MODEL, OTHER, SOON_S, TAG, THIRD, Answer, held_up, pulls, standing, until
 
 from catalog import MODEL_CATALOG
+from download_files import DownloadFiles
 from model_core.downloads import OWNED, WISHES
 from model_core.errors import DownloadNotFound, InsufficientDisk, InvalidTransition, RegistryModelMissing
 from model_core.plans import Room
@@ -197,6 +199,37 @@ def test_an_ollama_that_does_not_answer_keeps_nobody_from_cancelling(manager, si
     until(lambda: manager.download(job_id).phase == "asking the registry")
 
     assert soon(lambda: manager.cancel_download(job_id)).state is S.CANCELLED
+
+
+def test_an_ollama_that_answers_after_the_cancel_is_hung_up_on(manager, flowing):
+    flowing.set_fault("slow_answer", times=1, endpoint="/api/pull", seconds=0.3)
+    job_id = manager.start_download(MODEL).id
+    until(lambda: pulls(flowing))
+    manager.cancel_download(job_id)
+
+    until(lambda: not any(thread.name.startswith("pull") for thread in threading.enumerate()), "the late answer")
+    assert until_nothing_is_sent(flowing) < SIZE / 4
+
+
+def test_an_order_that_comes_while_a_wish_is_looked_for_is_not_lost(manager, simulator):
+    looking, ordered = threading.Event(), threading.Event()
+
+    class SlowToLook(DownloadFiles):
+        def wished(self, job_id):
+            looking.set()
+            ordered.wait(SOON_S)
+            return super().wished(job_id)
+
+    worker = manager._worker
+    worker._outside = replace(worker._outside, files=SlowToLook(manager.store.path))
+    with held_up(simulator):
+        job_id = manager.start_download(MODEL).id
+        assert looking.wait(SOON_S)
+        cancelling = Answer(lambda: manager.cancel_download(job_id))
+        until(lambda: worker._runs[job_id]._order)
+        ordered.set()
+
+        assert soon(cancelling.get).state is S.CANCELLED
 
 
 def test_a_wish_that_came_too_late_does_not_strike_who_goes_on(manager, owner, simulator):

@@ -461,3 +461,40 @@ def test_what_a_killed_process_left_in_any_phase_is_found_and_ends_well(tmp_path
         assert {MODEL, TAG} <= installed(simulator)
         assert simulator.bytes_sent_total <= SIZE + TICK_BYTES
         assert manager.downloads() == [done]
+
+
+def prove_kills(path: Path, kills: int, seed: int) -> None:
+    """Kill the owner at any moment, also in the last milliseconds: while the model is checked, written, named."""
+    chance, left = random.Random(seed), {}
+    with stage_at(path) as stage:
+        simulator, manager = stage.simulator, stage.manager
+        for number in range(kills):
+            simulator.pace.rate_bytes_per_s = 4e9
+            before = simulator.bytes_sent_total
+            owner = Owner(simulator.url, manager.store.path, CALM)
+            job = owner.ask("start_download", MODEL)
+            reached = chance.choice([0, chance.randrange(SIZE), SIZE])
+            until(lambda at=before + reached: simulator.bytes_sent_total >= at)
+            # Not to wait for something: to choose the moment after the last byte.
+            time.sleep(chance.random() * 0.12)
+            owner.kill()
+            simulator.pace.rate_bytes_per_s = FAST
+            found = manager.download(job.id)
+            left[found.state] = left.get(found.state, 0) + 1
+            taken = [one.id for one in manager.resume_downloads()]
+            done = ended(manager, job.id)
+
+            where = (seed, number, found)
+            assert found.state in (S.INTERRUPTED, S.COMPLETED), where
+            assert taken == ([job.id] if found.state is S.INTERRUPTED else []), where
+            assert done.state is S.COMPLETED, where
+            assert {MODEL, TAG} <= installed(simulator), where
+            assert simulator.bytes_sent_total - before <= SIZE + 4e9 * 0.002, where
+            manager.remove_model(MODEL)
+    print(f"\n{kills} kills, seed {seed}: {left}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_owners_that_are_killed_at_any_moment_lose_nothing_and_fetch_nothing_twice(tmp_path):
+    prove_kills(tmp_path, 100, seed=9)
