@@ -255,8 +255,9 @@ def test_downloads_in_a_file_have_no_bars():
 
 
 def test_a_file_gets_a_line_for_each_phase_of_each_download():
+    resting = a_job(model="resting", id="d3", state="paused")
     answers = [
-        {"downloads": [a_job(), a_job(model="other", id="d2", state="paused")]},
+        {"downloads": [a_job(), resting, a_job(model="other", id="d2", state="paused")]},
         {"downloads": [a_job(percent=50.0), a_job(model="other", id="d2")]},
         {"downloads": [a_job(state="completed"), a_job(model="other", id="d2", phase="checking")]},
     ]

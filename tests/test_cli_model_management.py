@@ -830,6 +830,17 @@ def test_a_model_that_means_several_downloads_is_asked_for_by_id(direct_and_anot
         direct.done("downloads", "cancel", job_id)
 
 
+def test_a_model_means_the_one_download_that_can_do_what_is_wished(slow, direct_and_another):
+    direct, another = direct_and_another
+    paused = another.start_download(ONE_B, "q8")
+    until(lambda: arrived_bytes(slow))
+    another.pause_download(paused.id)
+    slow.pace.rate_bytes_per_s = 100e9
+    direct.done("download", ONE_B, "--quantization", "q4")
+
+    assert direct.json("downloads", "cancel", ONE_B)["download"]["id"] == paused.id
+
+
 def test_a_wish_that_a_download_cannot_grant_says_what_it_can(used):
     refused = used.run("--json", "downloads", "pause", ONE_B)
 
