@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # What is left of the threads for short answers when all streams are taken. A guess: each takes milliseconds.
 THREADS_FOR_THE_REST = 8
+LONGEST_LOGGED_PATH = 256
 # How soon an Ollama that was not there at the start is noticed.
 OLLAMA_RETRY_S = 5.0
 
@@ -77,9 +78,9 @@ class _Logged:
 
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Any:
             # Never the query, which may hold a ticket; and the path without its line breaks.
-            method, path = environ["REQUEST_METHOD"], quote(environ["PATH_INFO"], safe="/:", encoding="latin-1")
+            path = quote(environ["PATH_INFO"], safe="/:", encoding="latin-1")[:LONGEST_LOGGED_PATH]
             took_ms = (time.monotonic() - began_s) * 1000
-            logger.info("%s %s status=%s ms=%.1f", method, path, status[:3], took_ms)
+            logger.info("%s %s status=%s ms=%.1f", environ["REQUEST_METHOD"], path, status[:3], took_ms)
             return start_response(status, headers, *failure)
 
         return self._app(environ, start)

@@ -354,16 +354,18 @@ class Run:
         there = seen.inventory.get(self._wanted.tag)
         progress = pull_progress.finish(progress, time.monotonic(), there.size_bytes if there else None)
         done = downloads.shown(self.job, progress, self._outside.now_text())
-        self.job = done.model_copy(update={"total_is_estimate": False, "message": None})
-        self._end(DownloadState.COMPLETED, seen)
+        done = done.model_copy(update={"total_is_estimate": False, "message": None})
+        self._end(DownloadState.COMPLETED, seen, done)
 
     def _fail(self, error: ModelManagerError) -> None:
-        self.job = self.job.model_copy(update={"error": as_facts(error), "message": str(error)})
-        self._end(DownloadState.FAILED)
+        failed = self.job.model_copy(update={"error": as_facts(error), "message": str(error)})
+        self._end(DownloadState.FAILED, job=failed)
 
-    def _end(self, state: DownloadState, seen: Seen | None = None) -> None:
-        told = downloads.left_behind(self.job, state)
-        ended = downloads.moved(self.job, state, self._outside.now_text(), **({"message": told} if told else {}))
+    def _end(self, state: DownloadState, seen: Seen | None = None, job: DownloadJob | None = None) -> None:
+        """Write the end down, and only then show it: nobody sees 100 % of a download that is not on record as done."""
+        job = job or self.job
+        told = downloads.left_behind(job, state)
+        ended = downloads.moved(job, state, self._outside.now_text(), **({"message": told} if told else {}))
 
         def change(document: Document) -> Document:
             document = with_job(document, ended)

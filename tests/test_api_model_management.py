@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from rest_api import (
 
 from api_model_requests import MOST_EVENTS
 from catalog import MODEL_CATALOG
+from json_store_system import RealFileSystem
 from model_core.records import GIB
 from ollama_client import OllamaClient
 from ollama_simulator import OllamaSimulator
@@ -440,6 +442,21 @@ def test_a_look_may_wait_for_something_newer(api, simulator):
     assert ended(api, job)["state"] == "completed"
     # What has ended is never waited for.
     assert api.get(f"{path}?since=1000000&wait=60")["download"]["state"] == "completed"
+
+
+def test_nobody_sees_a_hundred_percent_of_what_is_not_on_record_as_done(api, simulator):
+    lock = RealFileSystem().lock(Path(f"{api.manager.store.path}.lock"))
+    simulator.set_fault("slow_answer", endpoint="/api/copy", seconds=0.3, times=1)
+    path = f"/downloads/{api.post('/download', {'model': ONE_B})['download']['id']}"
+    shown = until(lambda: (job := api.get(path)["download"])["phase"] == "naming" and job, "the copy to begin")
+    until(lock.taken, "the document to be ours")
+
+    newest = api.get(f"{path}?since={shown['version']}&wait=0.6")["download"]
+
+    assert newest["percent"] < 100
+    lock.release()
+    lock.close()
+    assert ended(api, newest)["percent"] == 100.0
 
 
 def test_downloads_are_listed_in_the_order_in_which_they_were_asked_for(api, simulator):
