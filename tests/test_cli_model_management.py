@@ -718,14 +718,17 @@ def test_ctrl_c_pauses_a_download_of_its_own_and_the_same_command_goes_on(slow, 
 def test_ctrl_c_leaves_a_service_to_go_on(slow, document):
     with a_service(slow.url, document) as url:
         here = Here(slow.url, document, url)
-        with ctrl_c(when=lambda: "downloading" in shown_so_far()):
-            result = here.run("download", EIGHT_B)
+        # A process of its own: the socket that Ctrl-C breaks off is closed by its end.
+        process = here.process("download", EIGHT_B)
+        read_until(process.stdout, b"downloading")
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=10)[1].decode()
 
-        assert result.exit_code == INTERRUPTED
+        assert process.returncode == INTERRUPTED
         job = here.json("downloads")["downloads"][0]
-        assert f"goes on: the service at {url} fetches it." in result.stderr
+        assert f"goes on: the service at {url} fetches it." in told
         for then in ("downloads", f"download {EIGHT_B}", f"downloads cancel {job['id']}"):
-            assert re.search(rf": .*--url {url} {then}$", result.stderr, re.MULTILINE)
+            assert re.search(rf": .*--url {url} {then}$", told, re.MULTILINE)
         slow.pace.rate_bytes_per_s = 100e9
         until(lambda: here.json("downloads")["downloads"][0]["state"] == "completed", 20)
 
