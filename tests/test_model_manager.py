@@ -337,6 +337,16 @@ def test_what_came_between_the_look_and_the_start_is_not_fetched_again(managers,
     assert pulls(simulator) == 1
 
 
+def test_what_was_deleted_since_is_fetched_again(manager, simulator):
+    first = manager.pull_model(MODEL)
+    manager.remove_model(MODEL)
+    second = manager.pull_model(MODEL)
+
+    assert first.id != second.id
+    assert MODEL in digests(manager)
+    assert pulls(simulator) == 2
+
+
 def test_who_insists_has_it_fetched_again(manager, simulator):
     manager.pull_model(MODEL)
     manager.pull_model(MODEL, force=True)
