@@ -84,7 +84,7 @@ class _Caller(Generic[T]):
     def outcome(self) -> T:
         if self.error is not None:
             raise self.error
-        return self.value  # type: ignore[return-value]  # a caller without an error has its value, which may be None
+        return self.value  # type: ignore[return-value]  # who was woken without an error has its value
 
 
 class JsonStore(Generic[T]):
@@ -342,9 +342,9 @@ class JsonStore(Generic[T]):
                 logger.error("document not written path=%s error=%s", self.path, told)
             self._write_error = told
         for caller in batch:
-            # One each: an exception that several threads raise collects all their tracebacks.
-            caller.error = copy.copy(told)
-            caller.error.__cause__ = told.__cause__
+            # Whose own function raised is told so, and not what became of the others.
+            if caller.error is None:
+                caller.error = _copied(told)
 
     def _interrupted(self, error: BaseException) -> StoreUnwritable:
         return StoreUnwritable(
@@ -420,6 +420,16 @@ if hasattr(os, "register_at_fork"):
 
 def _same(value: T) -> T:
     return value
+
+
+def _copied(error: Exception) -> Exception:
+    """Return one more of the same error: an exception that several threads raise collects all their tracebacks."""
+    try:
+        copied = copy.copy(error)
+    except Exception:
+        return error  # one of those that can only be made by their own constructor
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def _run(batch: list[_Caller[T]], value: T, check: Callable[[T], object] | None = None) -> T:

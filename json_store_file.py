@@ -258,7 +258,9 @@ class DocumentFile(Generic[T]):
         # Now, and not with the replace: else a power cut might keep the replace and lose the names just given.
         self._system.sync_folder(self._folder)
         value = good.value if good else self.codec.empty()
-        signature = self._write_next(self.codec.encode(value), _next_time_ns(damage.signature))
+        signature = self._write_next(
+            self.codec.encode(value), _next_time_ns(damage.signature, good.signature if good else None)
+        )
         self._replace(self._new, self.path)
         self._system.sync_folder(self._folder)
         incident = Incident(
@@ -457,7 +459,10 @@ _NO_PERMISSION = (
     "this user may not write in its folder.",
     "Give the user that runs this program the right to write there, or choose another place for the document.",
 )
-_A_FOLDER = ("a folder stands in its place.", "Move the folder away, or choose another place for the document.")
+_A_FOLDER = (
+    "a folder, or something else that is no file, stands in its place.",
+    "Move it away, or choose another place for the document.",
+)
 _NO_FOLDER = (
     "a file stands where a folder of its path should be.",
     "Move that file away, or choose another place for the document.",
@@ -502,9 +507,9 @@ def _compact(moment: datetime) -> str:
     return moment.strftime("%Y%m%dT%H%M%SZ")
 
 
-def _next_time_ns(before: Signature | None) -> int:
-    # Always later than the version before, also when the clock was set back: two versions never look alike.
-    return max(time.time_ns(), before.modified_ns + 1 if before else 0)
+def _next_time_ns(*before: Signature | None) -> int:
+    # Always later than the versions before, also when the clock was set back: no two ever look alike.
+    return max(time.time_ns(), *(signature.modified_ns + 1 for signature in before if signature), 0)
 
 
 def _time_of(signature: Signature | None) -> str | None:

@@ -196,7 +196,7 @@ class _ProcessLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._process = path, os.getpid()
+        self._path = path
         self._descriptor: int | None = None
         self._close: Callable[[], object] = _nothing
 
@@ -212,8 +212,8 @@ class _ProcessLock:
 
     def release(self) -> None:
         """Let others have it."""
-        # In a child that was forked meanwhile, the lock is still its parent's.
-        if self._descriptor is not None and os.getpid() == self._process:
+        # A child that was forked meanwhile has closed its handle: the lock is still its parent's.
+        if self._descriptor is not None:
             unlock_descriptor(self._descriptor)
 
     def close(self) -> None:

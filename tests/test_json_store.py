@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import os
+import signal
 import stat
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 
 from json_store import JsonStore, Limits
 from json_store_system import RealFileSystem
-from model_core.errors import StoreBusy, StoreUnreadable, StoreUnwritable
+from model_core.errors import StoreBusy, StoreError, StoreUnreadable, StoreUnwritable
 from tests.simulated_disk import DOCUMENT, SimulatedDisk
 from tests.store_records import NO_WAITING, Tally, TallyCodec, adding
 
@@ -161,6 +162,59 @@ def test_ctrl_c_while_the_document_is_changed_reaches_the_thread_that_it_was_mea
         store.change(interrupted)
 
     assert store.change(adding("a")).entries == ("a",)
+
+
+def test_ctrl_c_in_somebody_elses_function_ends_who_runs_it_and_fails_the_others(store):
+    def interrupted(_: Tally) -> Tally:
+        raise KeyboardInterrupt
+
+    leader, other, third = in_one_batch(store, [adding("a"), interrupted, adding("b")])
+
+    assert isinstance(leader, KeyboardInterrupt)
+    assert isinstance(other, StoreUnwritable)
+    assert "interrupted by KeyboardInterrupt" in third.happened
+    assert store.change(adding("c")).entries == ("c",)
+
+
+@needs_posix
+def test_ctrl_c_while_waiting_withdraws_the_change(store):
+    def interrupt_who_waits() -> None:
+        wait_until(lambda: len(store._queue) == 1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with ThreadPoolExecutor() as pool, somebody_changing(store, adding("a")):
+        interrupting = pool.submit(interrupt_who_waits)
+        with pytest.raises(KeyboardInterrupt):
+            store.change(adding("withdrawn"))
+        interrupting.result(10)
+
+    assert store.change(adding("b")).entries == ("a", "b")
+
+
+def test_whose_own_function_raised_is_told_so_also_when_the_batch_could_not_be_written():
+    disk = SimulatedDisk()
+    store = process(DOCUMENT, system=disk)
+    store.change(adding("a"))
+    disk.broken = ("sync", errno.EIO)
+
+    unwritten, own = in_one_batch(store, [adding("b"), lambda _: 1 / 0])
+
+    assert isinstance(unwritten, StoreUnwritable)
+    assert isinstance(own, ZeroDivisionError)
+
+
+def test_an_error_that_cannot_be_copied_still_reaches_every_caller():
+    class Peculiar(Exception):
+        def __init__(self, *, needed: str) -> None:
+            super().__init__()
+
+    class PeculiarDisk(SimulatedDisk):
+        def stamp(self, path: Path, modified_ns: int) -> None:
+            raise Peculiar(needed="")
+
+    errors = in_one_batch(process(DOCUMENT, system=PeculiarDisk()), [adding("a"), adding("b")])
+
+    assert [type(error) for error in errors] == [Peculiar] * 2
 
 
 def test_a_change_within_a_change_is_refused_instead_of_waiting_for_itself(store):
@@ -437,6 +491,18 @@ def test_while_the_document_is_damaged_readers_see_what_they_saw_before_and_do_n
     assert store.health().problem is None
 
 
+def test_a_damaged_document_is_not_read_again_and_again():
+    disk = SimulatedDisk()
+    store = process(DOCUMENT, Limits(damage_grace_s=60), disk)
+    store.change(adding("a"))
+    disk.edit(DOCUMENT, b"{")
+
+    for _ in range(5):
+        assert store.read().entries == ("a",)
+
+    assert disk.calls.count("read") == 1
+
+
 def test_a_reader_restores_a_document_that_stays_damaged(store, path):
     store.change(adding("a"))
     path.write_bytes(b"{")
@@ -487,6 +553,55 @@ def test_a_document_that_came_back_unharmed_is_no_problem(path):
     away.rename(path)
 
     assert store.health().problem is None
+
+
+def test_a_document_that_is_saved_just_before_it_would_be_set_aside_is_kept():
+    disk = SimulatedDisk()
+    store = process(DOCUMENT, system=disk)
+    store.change(adding("a"))
+    disk.edit(DOCUMENT, b'{"entries": ["per')
+
+    def save_after_it_was_read(call: str) -> None:
+        if call == "signature" and disk.calls[-1] == "read":
+            disk.watch = None
+            disk.edit(DOCUMENT, b'{"entries": ["person"]}')
+
+    disk.watch = save_after_it_was_read
+
+    assert store.change(adding("b")).entries == ("person", "b")
+    assert store.health().set_aside == ()
+
+
+def test_a_document_that_cannot_be_restored_yet_is_set_aside_once():
+    disk = SimulatedDisk()
+    disk.put(DOCUMENT, b"{")
+    disk.broken = ("write", errno.ENOSPC)
+    store = process(DOCUMENT, system=disk)
+
+    for _ in range(3):
+        assert store.read() == Tally()
+        with pytest.raises(StoreUnwritable):
+            store.change(adding("a"))
+    assert len(store.health().set_aside) == 1
+
+    disk.broken = None
+    assert store.change(adding("a")).entries == ("a",)
+    assert store.health().incidents[0].restored_from == "nothing"
+    assert len(store.health().set_aside) == 1
+
+
+def test_versions_go_on_in_order_when_the_clock_was_set_back(store, path):
+    store.change(adding("a"))
+    in_a_year_ns = time.time_ns() + 365 * 24 * 3600 * 10**9
+    os.utime(path, ns=(in_a_year_ns, in_a_year_ns))
+
+    store.change(adding("b"))
+    store.change(adding("c"))
+    path.write_bytes(b"{")
+
+    # By its time, the copy beside it is from next year; what this process saw is later still.
+    assert store.change(same).entries == ("a", "b", "c")
+    assert path.stat().st_mtime_ns > in_a_year_ns
 
 
 def test_leftovers_of_a_process_that_died_are_harmless(store, path):
@@ -578,13 +693,26 @@ def test_a_document_that_may_not_be_read_is_never_set_aside(number):
 def test_a_folder_in_the_place_of_the_document_is_left_alone(store, path):
     path.mkdir(parents=True)
 
-    with pytest.raises(StoreUnreadable, match="a folder stands in its place"):
+    with pytest.raises(StoreUnreadable, match="a folder, or something else"):
         store.read()
-    with pytest.raises(StoreUnwritable, match="a folder stands in its place"):
+    with pytest.raises(StoreUnwritable, match="a folder, or something else"):
         store.change(adding("a"))
 
     assert path.is_dir()
-    assert "a folder stands in its place" in store.health().problem
+    assert "a folder, or something else" in store.health().problem
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.timeout(20)
+def test_a_named_pipe_in_the_place_of_the_document_is_left_alone(store, path):
+    path.parent.mkdir()
+    os.mkfifo(path)
+
+    for use in (store.read, lambda: store.change(adding("a"))):
+        with pytest.raises(StoreError, match="something else that is no file"):
+            use()
+
+    assert path.is_fifo()
 
 
 def test_a_file_in_the_place_of_the_folder_is_left_alone(store, path):

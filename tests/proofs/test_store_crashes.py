@@ -121,7 +121,7 @@ SCENES = {
     "missing": Scene(a_reader_first, {".previous": X}, ("x",)),
     "leftovers": Scene(one_process, {"": X, ".new": DAMAGED, ".previous.new": DAMAGED}, ("x",)),
 }
-QUICK = ("no document yet", "a document", "damaged")
+QUICK = ("no document yet", "a document", "an older form", "damaged")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -145,3 +147,23 @@ def test_a_child_that_was_forked_by_a_changing_function_does_not_write_on(tmp_pa
 
     assert exit_code(children[0]) == 0
     assert store.read().others == {"parent": 1, "child, later": 1}
+
+
+def test_a_program_ends_while_its_daemon_threads_still_wait_for_a_writer(tmp_path):
+    program = f"""
+import threading
+from tests.store_writers import counting, open_tally
+store = open_tally(__import__("pathlib").Path({str(tmp_path / "document.json")!r}))
+begun = threading.Event()
+def for_ever(tally):
+    begun.set()
+    threading.Event().wait()
+threading.Thread(target=store.change, args=(for_ever,), daemon=True).start()
+begun.wait()
+for _ in range(3):
+    threading.Thread(target=store.change, args=(counting("waiting"),), daemon=True).start()
+"""
+    root = Path(__file__).resolve().parent.parent.parent
+    ended = subprocess.run([sys.executable, "-c", program], cwd=root, timeout=30, capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
