@@ -77,7 +77,7 @@ class DocumentCodec:
         """Return the bytes of a document. Raises ValueError for what JSON or UTF-8 cannot hold."""
         try:
             return document.model_dump_json(indent=2).encode()
-        except (PydanticSerializationError, UnicodeEncodeError) as error:
+        except PydanticSerializationError as error:
             raise ValueError(f"the document cannot be written as JSON: {error}") from error
 
     def is_old(self, raw: bytes) -> bool:
@@ -119,7 +119,7 @@ class DocumentCodec:
         said = {
             key: value
             for key, value in old.items()
-            if key not in _READ_APART and not (value is None and key in StoredModel.model_fields)
+            if key not in _ASKED_OF_OLLAMA and not (value is None and key in StoredModel.model_fields)
         }
         model = _believed(StoredModel, {**said, "name": name}, known)
         figures = self._figures(old)
@@ -135,17 +135,8 @@ class DocumentCodec:
         )
 
 
-# Of a model in an old document: the figures of use become sums, and what Ollama holds is asked of Ollama.
-_READ_APART = {
-    "usage_count",
-    "avg_inference_time",
-    "success_rate",
-    "last_used",
-    "history",
-    "digest",
-    "size_bytes",
-    "copied_digest",
-}
+# What an old document says of these was true when it was written, if ever.
+_ASKED_OF_OLLAMA = {"digest", "size_bytes", "copied_digest"}
 
 # How files begin that editors and PowerShell's ">" write on Windows.
 _UTF_8_MARK, _UTF_16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -169,8 +160,8 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _format(data: Any) -> int:
-    version = data.get("format", 1) if isinstance(data, dict) else None
+def _format(data: Mapping[str, Any]) -> int:
+    version = data.get("format", 1)
     if not isinstance(version, int) or isinstance(version, bool):
         raise ValueError("not a metadata document: its format is not a number")
     return version

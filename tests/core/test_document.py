@@ -34,7 +34,7 @@ SEED_FIELDS = (
 )  # fmt: skip
 EIGHT_B, ONE_B = "llama3.1:8b-instruct", "llama3.2:1b-instruct"
 TOKYO = timezone(timedelta(hours=9))
-NOON = "2026-11-23T12:00:00.000000Z"
+NOON, LATER = "2026-11-23T12:00:00.000000Z", "2026-11-23T13:00:00.000000Z"
 
 
 def in_tokyo(moment):
@@ -153,6 +153,15 @@ def test_one_field_of_a_wrong_type_costs_that_field_only(codec, field, value):
     assert codec.decode(codec.encode(document)) == document
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"purpose": []}, {"installed": "perhaps"}, {"quantization_support": 4}, {"size": 8}], ids=str
+)
+def test_what_cannot_be_believed_is_what_the_catalogue_says(codec, wrong):
+    model = codec.decode(json.dumps({"models": {EIGHT_B: wrong}}).encode()).models[EIGHT_B]
+
+    assert model == new_model(EIGHT_B, MODEL_CATALOG[EIGHT_B])
+
+
 @pytest.mark.parametrize("field", SEED_FIELDS)
 def test_a_field_that_is_missing_is_filled_from_the_catalogue(codec, field):
     model = seed_model()
@@ -167,10 +176,25 @@ def test_a_field_that_is_missing_is_filled_from_the_catalogue(codec, field):
 
 
 @pytest.mark.parametrize(
-    ("said", "count"), [(7, 7), (7.0, 7), (7.5, 0), (-7, 0), ("7", 0), (True, 0), (None, 0), (10**400, 0), (1e300, 0)]
+    ("said", "count"),
+    [(7, 7), (7.0, 7), (7.5, 0), (-7, 0), ("7", 0), (True, 0), (None, 0), (10**400, 0), (1e300, 0), (10**15, 10**15)],
 )
 def test_only_a_whole_number_is_a_count(codec, said, count):
     assert codec.decode(seed_document(seed_model(usage_count=said))).models[EIGHT_B].usage_count == count
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.001, 86_400.0])
+def test_a_mean_is_kept_from_nothing_to_a_day(codec, mean):
+    assert codec.decode(seed_document(seed_model(avg_inference_time=mean))).models[EIGHT_B].avg_inference_time == mean
+
+
+@pytest.mark.parametrize("mean", [-0.001, 86_400.001, 1e300, 10**400])
+def test_a_mean_beyond_a_day_is_none(codec, mean):
+    assert codec.decode(seed_document(seed_model(avg_inference_time=mean))).models[EIGHT_B].avg_inference_time is None
+
+
+def test_a_model_has_the_name_under_which_it_stands(codec):
+    assert codec.decode(json.dumps({"models": {"mine": seed_model("another")}}).encode()).models["mine"].name == "mine"
 
 
 def test_a_last_use_is_kept_though_its_count_was_lost(codec):
@@ -215,6 +239,7 @@ def test_a_key_of_ours_with_another_meaning_does_not_keep_an_old_document_shut(c
 
     assert document.models[EIGHT_B].usage_count == 7
     assert document.installation_id == "this-installation"
+    assert set(document.models[EIGHT_B].history) == {"this-installation"}
 
 
 def test_a_key_of_ours_with_our_meaning_is_kept_in_an_old_document(codec):
@@ -227,12 +252,26 @@ def test_a_key_of_ours_with_our_meaning_is_kept_in_an_old_document(codec):
     assert (document.previous_model, document.installation_id, document.downloads) == (ONE_B, "known", {"a1": job})
 
 
-def test_what_ollama_holds_is_asked_of_ollama_and_not_of_an_old_document(codec):
-    said = seed_model(digest=5, size_bytes="big", copied_digest=[], history={"x": {"": {"count": -1}}})
-
-    model = codec.decode(seed_document(said)).models[EIGHT_B]
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"digest": "d", "size_bytes": 5, "copied_digest": "d", "history": {"x": {"": {"count": 3}}}},
+        {"digest": 5, "size_bytes": "big", "copied_digest": [], "history": {"x": {"": {"count": -1}}}},
+    ],
+    ids=["believable", "not believable"],
+)
+def test_what_ollama_holds_is_asked_of_ollama_and_not_of_an_old_document(codec, said):
+    model = codec.decode(seed_document(seed_model(**said))).models[EIGHT_B]
 
     assert (model.digest, model.size_bytes, model.copied_digest, model.usage_count) == (None, None, None, 7)
+
+
+@pytest.mark.parametrize("form", [1, 0, -1])
+def test_a_lower_format_is_an_old_one(codec, form):
+    document = codec.decode(seed_document(format=form))
+
+    assert (document.format, document.models[EIGHT_B].usage_count) == (FORMAT, 7)
+    assert codec.is_old(seed_document(format=form))
 
 
 def test_reading_an_old_document_twice_gives_the_same(codec):
@@ -328,6 +367,15 @@ def test_the_catalogue_is_complete_in_every_document_that_is_read(codec, models)
         assert set(codec.decode(raw.encode()).models) == {*MODEL_CATALOG, *models}
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_program_in_python_that_rewrites_our_form_does_not_shut_it(codec, word):
+    model = StoredModel(name="m", min_vram_gb=5.5, note=5.5).model_dump_json().replace("5.5", word)
+
+    document = codec.decode(b'{"format":2,"models":{"m":' + model.encode() + b"}}")
+
+    assert (document.models["m"].min_vram_gb, document.models["m"].note) == (None, None)
+
+
 def test_a_document_without_an_installation_gets_one(codec):
     assert codec.decode(b'{"models":{},"format":2}').installation_id == "this-installation"
     assert codec.decode(b'{"models":{},"format":2,"installation_id":"old"}').installation_id == "old"
@@ -336,7 +384,7 @@ def test_a_document_without_an_installation_gets_one(codec):
 @pytest.mark.parametrize("form", [None, FORMAT])
 def test_keys_that_nobody_knows_are_kept_wherever_they_stand(codec, form):
     note = {"of": ["somebody", {"else": 1.5}], "日本": None}
-    model = StoredModel(name="mine", note=note).model_dump(mode="json")
+    model = StoredModel(name="mine", note=note, empty=None).model_dump(mode="json")
     data = {
         "models": {"mine": model},
         "note": note,
@@ -361,6 +409,7 @@ def test_keys_that_nobody_knows_are_kept_wherever_they_stand(codec, form):
         back["ollama"], back["ollama"]["models"][0], *([back["models"]["mine"]["history"]["here"][""]] if form else []),
     ]  # fmt: skip
     assert [place["note"] for place in places] == [note] * len(places)
+    assert "empty" in back["models"]["mine"]
 
 
 stored_models = st.builds(
@@ -494,7 +543,7 @@ def test_an_import_from_a_newer_version_is_a_bad_request_and_no_trouble_of_the_s
 
 # --- what Ollama holds, in the document ------------------------------------------------------------------------------
 
-CATALOGUE = {ONE_B: MODEL_CATALOG[ONE_B]}
+CATALOGUE = {name: MODEL_CATALOG[name] for name in (ONE_B, EIGHT_B)}
 TAG = InstalledModel(name="llama3.2:1b-instruct-q4_K_M", digest="d1", size_bytes=810)
 ID = InstalledModel(name=ONE_B, digest="d1", size_bytes=810)
 MINE = InstalledModel(name="mine:latest", digest="d9", size_bytes=7_000_000, parameter_size="7B")
@@ -528,13 +577,42 @@ def test_what_is_installed_is_remembered_under_the_names_of_callers(fresh):
     entry, mine = document.models[ONE_B], document.models["mine:latest"]
     assert (entry.installed, entry.digest, entry.size_bytes, entry.copied_digest) == (True, "d1", 810, "d1")
     assert (mine.installed, mine.digest, mine.size, mine.download_size_mb) == (True, "d9", "7b", 7)
-    assert set(document.models) == {ONE_B, "mine:latest"}
+    assert set(document.models) == {ONE_B, EIGHT_B, "mine:latest"}
+    assert document.models[EIGHT_B] == fresh.models[EIGHT_B]
 
 
 def test_the_same_answer_again_leaves_the_document_alone(fresh):
     document = remembered(fresh, TAG, ID, MINE)
 
-    assert remembered(document, TAG, ID, MINE, at="2026-11-23T13:00:00.000000Z") is document
+    assert remembered(document, TAG, ID, MINE, at=LATER) is document
+
+
+def test_another_answer_is_remembered_with_its_moment(fresh):
+    document = remembered(fresh, TAG, ID, MINE)
+    renewed = MINE.model_copy(update={"modified_at": LATER})
+    newer_ollama = seen(TAG, ID, MINE, at=LATER).model_copy(update={"version": "0.34.0"})
+    shown = show(CATALOGUE, Inventory((TAG, ID, MINE)), {})
+
+    assert remembered(document, TAG, ID, renewed, at=LATER).ollama.models[-1] == renewed
+    assert remember(document, newer_ollama, shown).ollama.version == "0.34.0"
+    assert remember(document, seen(TAG, ID, MINE, at=LATER), shown, {ONE_B: "d7"}).models[ONE_B].copied_digest == "d7"
+    assert remembered(document, TAG, ID, renewed, at=LATER).ollama.checked_at == LATER
+
+
+def test_a_model_that_was_made_anew_keeps_its_figures(fresh):
+    document = remembered(fresh, MINE)
+    document = with_model(document, used(document.models["mine:latest"]))
+    anew = MINE.model_copy(update={"digest": "d10", "size_bytes": 5})
+
+    model = remembered(remembered(document), anew).models["mine:latest"]
+
+    assert (model.installed, model.digest, model.size_bytes, model.usage_count) == (True, "d10", 5, 1)
+
+
+def test_a_model_whose_size_nobody_tells_has_none(fresh):
+    unknown = MINE.model_copy(update={"parameter_size": None})
+
+    assert remembered(fresh, unknown).models["mine:latest"].size == ""
 
 
 def test_an_entry_that_is_gone_stays_and_is_not_installed(fresh):
