@@ -320,7 +320,7 @@ class _Gateway(wsgi.Gateway_10):
         if self.env.get("HTTP_UPGRADE", "").lower() != "websocket":
             super().respond()
             return
-        # A copy, because the borrower closes it: cheroot's loop dies of a socket of its own that is closed by others.
+        # A copy, because the borrower closes it: cheroot's loop can die of a socket of its own that others close.
         with self.req.conn.socket.dup() as line:
             self.env["werkzeug.socket"] = line
             super().respond()

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -262,12 +263,10 @@ def test_while_nothing_happens_there_are_signs_of_life(service):
 
 
 def test_a_download_that_stands_still_is_told_again_as_a_sign_of_life(service, simulator):
-    with held_up(simulator):
-        watcher = by_line(service)
-        lines = [json.loads(watcher.answer.readline()) for _ in range(6)]
-        watcher.close()
+    with held_up(simulator), closing(by_line(service)) as watcher:
+        versions = (json.loads(line)["version"] for line in watcher.answer)
 
-    assert lines[-1]["version"] == lines[-2]["version"]
+        assert any(one == next_one for one, next_one in pairwise(versions))
 
 
 def test_a_slow_watcher_skips_what_came_in_between_and_holds_nobody_up(service):
@@ -392,6 +391,15 @@ def test_after_many_websockets_nothing_is_left_and_the_server_works(service):
     assert requests.get(f"{service.url}/health", timeout=SOON_S).ok
 
 
+def test_who_does_not_answer_the_farewell_holds_nothing(manager):
+    with Service(manager) as service, watching(service, "/ws", **HANDSHAKE):  # and never says a word
+        until(lambda: reading_threads() == 1)
+
+        manager.end_watching()
+
+        until(lambda: reading_threads() == 0, "the end of the reading thread", within_s=5)
+
+
 def reading_threads():
     return sum("simple_websocket" in thread.name for thread in threading.enumerate())
 
@@ -458,6 +466,13 @@ def test_a_message_that_is_no_wish_is_answered_and_the_websocket_stays(service, 
     assert (error["type"], error["data"]["code"], error["data"]["status"]) == ("error", "invalid_request", 400)
     assert "xxxx" not in json.dumps(error)
     assert (after["type"], after["data"]["code"]) == ("error", "download_not_found")
+
+
+def test_a_wish_does_not_wait_for_the_next_sign_of_life(manager):
+    with Service(manager) as service, talking(service) as client:
+        client.send("nonsense")
+
+        assert client.receive(timeout=5) is not None
 
 
 def test_a_wish_that_is_not_possible_is_answered_with_what_is(service):
