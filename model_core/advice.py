@@ -94,7 +94,7 @@ def candidates(entries: Mapping[str, CatalogEntry], document: Document, shown: S
             found.append(_of_installed(own, stored, entry))
             continue
         for variant in entry.variants:
-            there, answers = (held.by_quantization or {}).get(variant.quantization), _answers(entry, held, variant)
+            there, answers = held.by_quantization.get(variant.quantization), _answers(entry, held, variant)
             # What is asked under the id is what earned its history, also where the tag has moved on since.
             digest = held.digest if there and answers else there.digest if there else variant.digest_prefix
             sums = _usage_of(stored, digest, takes_unknown=answers)
@@ -184,7 +184,7 @@ def answering(meant: Meant, held: Holding, quantization: str | None) -> Installe
         raise NameTaken(entry.name, held.under_id.digest)
     if quantization:
         variant_of(entry, quantization)
-    found = (held.by_quantization or {}).get(quantization) if quantization else held.answering
+    found = held.by_quantization.get(quantization) if quantization else held.answering
     if found:
         return found
     if not entry.published:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model_core import names
 from model_core.errors import InvalidModelName
@@ -50,7 +50,7 @@ class Holding:
     names: tuple[InstalledModel, ...] = ()
     own_model: bool = False
     under_id: InstalledModel | None = None
-    by_quantization: Mapping[str, InstalledModel] | None = None
+    by_quantization: Mapping[str, InstalledModel] = field(default_factory=dict)
     quantization: str | None = None
 
     @property
@@ -63,12 +63,13 @@ class Holding:
         """What a caller gets under the entry's id: the id itself, or what it will be made of."""
         if self.under_id:
             return self.under_id
-        variants = self.by_quantization or {}
-        return variants[self.quantization] if self.quantization else (self.names[0] if self.names else None)
+        if self.quantization:
+            return self.by_quantization[self.quantization]
+        return self.names[0] if self.names else None
 
     def quantization_of(self, digest: str) -> str | None:
         """Return which form has this digest, None if none has."""
-        return next((q for q, model in (self.by_quantization or {}).items() if model.digest == digest), None)
+        return next((q for q, model in self.by_quantization.items() if model.digest == digest), None)
 
     @property
     def digest(self) -> str | None:

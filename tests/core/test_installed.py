@@ -93,9 +93,16 @@ def test_with_both_forms_there_the_id_says_which_one_answers():
 
 
 def test_with_both_forms_there_and_no_id_it_would_be_made_of_the_first():
-    found = held(model(Q8_TAG, Q8), model(Q4_TAG, Q4))
+    # Whatever the order of their digests.
+    for q4, q8 in ((NEW_Q4, NEW_Q8), (NEW_Q8, NEW_Q4)):
+        found = held(model(Q8_TAG, q8), model(Q4_TAG, q4))
 
-    assert (found.quantization, found.answering.name, found.under_id) == ("q4", Q4_TAG, None)
+        assert (found.quantization, found.answering.name, found.under_id) == ("q4", Q4_TAG, None)
+        assert (found.quantization_of(q4), found.quantization_of(q8), found.quantization_of(OTHER)) == (
+            "q4",
+            "q8",
+            None,
+        )
 
 
 def test_the_id_comes_first_among_the_names():
@@ -106,6 +113,15 @@ def test_an_id_whose_tag_was_removed_by_hand_still_has_its_form():
     found = held(model(EIGHT_B, NEW_Q4, "Q4_K_M"), copied=NEW_Q4)
 
     assert set(found.by_quantization) == {"q4"}
+
+
+def test_a_form_is_not_guessed_where_nobody_tells_one():
+    variants = tuple(v.model_copy(update={"file_type": None, "digest_prefix": None}) for v in ENTRY.variants)
+    entry = ENTRY.model_copy(update={"variants": variants})
+
+    found = held(model(EIGHT_B, OTHER), entry=entry, copied=OTHER)
+
+    assert (found.own_model, found.quantization, found.by_quantization) == (False, None, {})
 
 
 def test_an_id_keeps_its_digest_when_its_tag_has_moved_on():
@@ -195,6 +211,15 @@ def test_an_id_of_the_library_pulled_by_hand_is_the_entry(models, form, own):
     assert found.digest == models[0].digest
 
 
+def test_an_id_of_the_library_is_the_entry_where_the_entry_does_not_know_its_form():
+    variants = tuple(v.model_copy(update={"file_type": None}) for v in GEMMA_ENTRY.variants)
+    entry = GEMMA_ENTRY.model_copy(update={"variants": variants})
+
+    found = held(model(GEMMA, OTHER, "Q4_K_M"), entry=entry)
+
+    assert (found.own_model, found.quantization) == (False, "q4")
+
+
 def test_an_id_that_points_to_8_bit_does_not_stand_for_4_bit_as_well():
     found = held(model(GEMMA, NEW_Q8), model(GEMMA_Q8_TAG, NEW_Q8), entry=GEMMA_ENTRY)
 
@@ -258,6 +283,8 @@ def test_what_a_holding_says_of_itself_agrees(inventory, copied):
     for name, found in show(MODEL_CATALOG, inventory, copied).entries.items():
         assert found.installed == bool(found.names) == (found.answering is not None)
         assert not (found.own_model and found.quantization)
+        assert set(found.by_quantization) <= {"q4", "q8"}
+        assert (alone(MODEL_CATALOG[name], found) is not None) == found.own_model
         if found.quantization:
             assert found.quantization in found.by_quantization
         if found.under_id:
