@@ -161,8 +161,8 @@ class JsonStore(Generic[T]):
         The function must be pure and quick: it may be called more than once, in another caller's thread, and while it
         runs no one else can write. Returning the value that it was given changes nothing.
 
-        Raises what the function raises; ValueError when its result cannot be encoded; StoreBusy, StoreUnwritable,
-        StoreUnreadable. After any of these the change is not made.
+        Raises what the function raises; ValueError when its result cannot be encoded or is too big; StoreBusy,
+        StoreUnwritable, StoreUnreadable. After any of these the change is not made, unless the error says otherwise.
         """
         caller = _Caller(function)
         with self._mutex:
@@ -329,11 +329,11 @@ class JsonStore(Generic[T]):
         if value is base:
             return base, None
         try:
-            return value, self.codec.encode(value)
+            return value, self._file.encoded(value)
         except Exception:
             # Somebody's value cannot be written. Encoding after each function finds out whose.
-            value = _run(batch, base, self.codec.encode)
-        return value, None if value is base else self.codec.encode(value)
+            value = _run(batch, base, self._file.encoded)
+        return value, None if value is base else self._file.encoded(value)
 
     def _fail(self, batch: list[_Caller[T]], error: BaseException) -> None:
         told = error if isinstance(error, Exception) else self._interrupted(error)

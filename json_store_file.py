@@ -217,6 +217,13 @@ class DocumentFile(Generic[T]):
                     raise
                 time.sleep(_RETRY_PAUSE_S)
 
+    def encoded(self, value: T) -> bytes:
+        """Return the value's bytes. Raises ValueError when there are none, or so many that they would not be read."""
+        raw = self.codec.encode(value)
+        if len(raw) > self.limits.document_bytes:
+            raise ValueError(f"the document would have {len(raw)} bytes; {self.limits.document_bytes} are the most")
+        return raw
+
     def replace(self, base: Version[T], value: T, raw: bytes) -> Version[T]:
         """Put the value, encoded as ``raw``, in the place of ``base``; return the version, which survives a power cut.
 
@@ -292,7 +299,7 @@ class DocumentFile(Generic[T]):
         except StoreUnreadable as error:
             raise StoreUnreadable(error.happened, error.remedy, **{**error.facts, "path": str(path)}) from error
         except (ValueError, RecursionError) as error:
-            reason = f"cannot be read ({error})" if raw else "is empty"
+            reason = f"cannot be read ({_in_short(error)})" if raw else "is empty"
             raise Damage(reason, signature) from error
 
     def _load_previous(self) -> Version[T] | None:
@@ -501,6 +508,11 @@ def _newest(*versions: Version[T] | None) -> Version[T] | None:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
+
+
+def _in_short(error: BaseException) -> str:
+    # Some errors go on for pages, and repeat the document.
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _compact(moment: datetime) -> str:

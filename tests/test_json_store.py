@@ -143,10 +143,13 @@ def test_a_change_that_fails_leaves_no_trace(store, path):
         pytest.param(lambda tally: Tally(tally.entries, {"n": float("nan")}), id="NaN"),
         pytest.param(lambda tally: Tally((*tally.entries, "\ud800")), id="lone surrogate"),
         pytest.param(lambda tally: Tally(tally.entries, {"n": object()}), id="no JSON"),
+        pytest.param(lambda tally: Tally(tally.entries, {"n": "n" * 2**17}), id="too big to be read again"),
         pytest.param(lambda _: pytest.fail("of the function"), id="no Exception"),
     ],
 )
-def test_in_a_batch_only_the_one_that_is_wrong_fails(store, bad):
+def test_in_a_batch_only_the_one_that_is_wrong_fails(path, bad):
+    store = process(path, Limits(document_bytes=2**16))
+
     first, wrong, last = in_one_batch(store, [adding("a"), bad, adding("b")])
 
     assert isinstance(wrong, (KeyError, ValueError, TypeError, pytest.fail.Exception))
@@ -466,6 +469,19 @@ def test_when_the_copy_is_damaged_too_both_are_set_aside(store, path):
     store.change(adding("a"))
 
     assert sorted(Path(aside).read_bytes() for aside in store.health().set_aside) == [b"[", b"{"]
+
+
+def test_what_is_wrong_with_a_document_is_said_in_short(path):
+    class TalkativeCodec(TallyCodec):
+        def decode(self, raw: bytes) -> Tally:
+            raise ValueError("wrong\n" + "all over the place\n" * 100)
+
+    path.parent.mkdir()
+    path.write_bytes(b"{}")
+    store = JsonStore(path, TalkativeCodec(), limits=NO_WAITING)
+    store.read()
+
+    assert store.health().incidents[0].reason == "cannot be read (wrong)"
 
 
 def test_several_damaged_documents_within_one_second_are_all_kept(store, path):
