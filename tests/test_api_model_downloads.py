@@ -78,7 +78,7 @@ def test_a_download_is_paused_resumed_and_cancelled(rest, simulator):
 def test_a_paused_download_goes_on_where_it_was(rest, simulator):
     with held_up(simulator):
         download = start(rest)
-        until(standing(simulator))
+        until(lambda: rest.get(f"/downloads/{download}")["download"]["downloaded_bytes"] > 0)
         kept = wish(rest, download, "pause")["downloaded_bytes"]
 
     assert kept > 0
@@ -127,6 +127,7 @@ def test_what_an_ended_download_cannot_do_is_refused_with_its_state(rest, what):
 def test_a_download_under_way_is_not_forgotten(rest, simulator):
     with held_up(simulator):
         download = start(rest)
+        until(standing(simulator))
 
         body = problem(rest.ask("DELETE", f"/downloads/{download}"), "invalid_transition", 409)
 
