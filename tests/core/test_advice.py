@@ -63,6 +63,8 @@ def candidates(*models, stored=None, entry=ENTRY):
         ([installed(Q4_TAG, Q4), installed(EIGHT_B, Q4)], {"q4": 2, "q8": 3}, {"q4": 2, "q8": 3}),
         ([], {"none": 5}, {"q4": 5, "q8": 0}),
         ([installed(EIGHT_B, Q8)], {"none": 5}, {"q4": 0, "q8": 5}),
+        ([installed(EIGHT_B, Q4), installed(Q8_TAG, Q8)], {"q4": 2, "q8": 3}, {"q4": 2, "q8": 3}),
+        ([installed(EIGHT_B, Q4), installed(Q8_TAG, MOVED)], {"q8": 3, MOVED: 7}, {"q4": 0, "q8": 7}),
         ([installed(Q4_TAG, MOVED), installed(EIGHT_B, MOVED)], {"q4": 2, MOVED: 7}, {"q4": 7, "q8": 0}),
         ([installed(Q4_TAG, MOVED), installed(EIGHT_B, Q4)], {"q4": 2, MOVED: 7}, {"q4": 2, "q8": 0}),
         ([], {OTHER: 9}, {"q4": 0, "q8": 0}),
@@ -72,6 +74,8 @@ def candidates(*models, stored=None, entry=ENTRY):
         "by the digest that is installed",
         "without a digest: what a download takes",
         "without a digest: what is installed",
+        "each its own, with both installed",
+        "those of what is installed, not of what was",
         "not those of weights that have been replaced",
         "those of what answers under the id",
         "not those of other weights",
@@ -91,6 +95,15 @@ def test_figures_of_every_installation_count():
     found = candidates(stored=model)[EIGHT_B, "q4"]
 
     assert (found.success_count, found.failure_count, found.mean_seconds) == (2, 1, 3.0)
+
+
+def test_a_form_whose_digest_nobody_knows_has_no_figures_of_others():
+    variants = tuple(variant.model_copy(update={"digest_prefix": None}) for variant in ENTRY.variants)
+    entry = ENTRY.model_copy(update={"variants": variants})
+
+    found = candidates(stored=history(q8=3, none=2), entry=entry)
+
+    assert {form: one.success_count for (_, form), one in found.items()} == {"q4": 2, "q8": 0}
 
 
 def test_figures_without_a_digest_find_a_form_where_there_is_no_4_bit():
@@ -113,11 +126,13 @@ def test_an_own_model_under_an_id_takes_the_place_of_the_entrys_forms():
         "LLAMA3.1:8b-instruct", parameter_size="70.6B", quantization_level="Q5_K_M", capabilities=("completion",)
     )
 
-    found = candidates(own, installed(Q4_TAG, Q4), stored=history(**{OTHER: 3}))
+    record = usage.record(history(**{OTHER: 2, "none": 1}), "here", OTHER, check_event(1.0, False, NOON))
+    found = candidates(own, installed(Q4_TAG, Q4), stored=record)
 
     assert list(found) == [(EIGHT_B, "Q5_K_M")]
     one = found[EIGHT_B, "Q5_K_M"]
-    assert (one.parameters, one.purpose, one.success_count) == (70_600_000_000, ENTRY.purpose, 3)
+    assert (one.parameters, one.purpose, one.installed) == (70_600_000_000, ENTRY.purpose, True)
+    assert (one.success_count, one.failure_count, one.mean_seconds) == (3, 1, 1.0)
     assert one.memory.file_bytes == 2 * GIB
 
 
@@ -306,16 +321,21 @@ def test_an_impossible_context_is_refused_and_named(value):
     assert refusal.value.field == "context_tokens"
 
 
-def wish(**changes):
+@pytest.mark.parametrize("value", [1, 4096, 16_777_216])
+def test_a_context_is_taken_as_it_is_said(value):
+    assert advice.check_context(value) == value
+
+
+def wish(source="caller", **changes):
     asked = {"priority": "balanced", "context_tokens": 4096, "needs": (), "installed_only": None, **changes}
-    return advice.criteria(8 * GIB, "caller", **asked)
+    return advice.criteria(8 * GIB, source, **asked)
 
 
 def test_a_wish_is_taken_as_it_is_said():
-    asked = wish(priority="speed", needs=["vision"], installed_only=False)
+    asked = wish("setting", priority="speed", needs=["vision"], installed_only=False, context_tokens=8192)
 
-    assert (asked.available_bytes, asked.source, asked.priority) == (8 * GIB, "caller", ModelPurpose.SPEED)
-    assert (asked.needs, asked.installed_only, asked.context_tokens) == (("vision",), False, 4096)
+    assert (asked.available_bytes, asked.source, asked.priority) == (8 * GIB, "setting", ModelPurpose.SPEED)
+    assert (asked.needs, asked.installed_only, asked.context_tokens) == (("vision",), False, 8192)
 
 
 @pytest.mark.parametrize(

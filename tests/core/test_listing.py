@@ -7,8 +7,8 @@ import pytest
 from catalog import MODEL_CATALOG
 from model_core import listing, memory
 from model_core.errors import InvalidRequest
-from model_core.installed import Inventory, hold
-from model_core.records import GIB, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
+from model_core.installed import Inventory, hold, show
+from model_core.records import GIB, Document, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
 
 EIGHT_B, ONE_B, UNPUBLISHED = "llama3.1:8b-instruct", "llama3.2:1b-instruct", "llama3.1:13b-instruct"
 ENTRY = MODEL_CATALOG[EIGHT_B]
@@ -110,6 +110,68 @@ def test_what_ollama_does_not_tell_is_not_made_up():
 
     assert (shown.size, shown.parameters, shown.context_tokens, shown.installed_quantization) == ("", None, None, None)
     assert (shown.capabilities, list(shown.memory["need_bytes"])) == ((), ["unknown"])
+
+
+def test_a_description_of_ones_own_is_kept():
+    told = listing.of_installed(MINE, StoredModel(name="mine:latest", description="for the night sky"))
+    untold = listing.of_installed(MINE, StoredModel(name="mine:latest"))
+
+    assert (told.description, untold.description) == ("for the night sky", "Installed in Ollama; not in the catalogue.")
+
+
+def test_what_is_installed_has_its_size_and_its_digest():
+    tag = OWN.model_copy(update={"name": "llama3.1:8b-instruct-q4_K_M", "size_bytes": 5})
+    under_id = OWN.model_copy(update={"size_bytes": 5})
+
+    for shown in (of_entry(EIGHT_B, tag, under_id), listing.of_installed(tag, StoredModel(name=tag.name))):
+        assert (shown.size_bytes, shown.digest) == (5, OWN.digest)
+
+
+@pytest.mark.parametrize(
+    "shown", [of_entry(), of_entry(EIGHT_B, OWN), listing.of_installed(MINE, StoredModel(name="m"))]
+)
+def test_a_need_says_where_it_comes_from_and_for_which_context(shown):
+    assert shown.memory["basis"] == ("catalogue" if not shown.installed else "guess")
+    assert shown.memory["context_tokens"] == memory.DEFAULT_CONTEXT_TOKENS
+
+
+# --- the whole list --------------------------------------------------------------------------------------------------
+
+
+def all_models(*models, custom=()):
+    entries = {**MODEL_CATALOG, **{entry.name: entry for entry in custom}}
+    shown = show(entries, Inventory(models), {})
+    return listing.all_models(entries, [entry.name for entry in custom], Document(), shown)
+
+
+def test_every_entry_and_every_other_model_is_listed_once_with_its_source():
+    custom = MODEL_CATALOG[ONE_B].model_copy(update={"name": "critic"})
+
+    listed = {model.name: model.source for model in all_models(MINE, OWN, custom=[custom])}
+
+    assert listed == {**dict.fromkeys(MODEL_CATALOG, "catalog"), "critic": "custom", "mine:latest": "installed"}
+
+
+def test_the_lightest_comes_first_and_of_equals_the_name_decides():
+    twins = [OWN.model_copy(update={"name": name}) for name in ("b:1", "a:1")]
+
+    order = [
+        model.name
+        for model in all_models(*twins)
+        if model.name in ("a:1", "b:1", ONE_B, EIGHT_B, "llama3.1:70b-instruct")
+    ]
+
+    # The twins are guessed to need 3.9 GiB: more than 1B, less than 8B.
+    assert order == [ONE_B, "a:1", "b:1", EIGHT_B, "llama3.1:70b-instruct"]
+
+
+def test_what_has_no_need_stands_where_its_download_would():
+    without = MODEL_CATALOG[UNPUBLISHED].model_copy(update={"name": "nothing-known", "download_size_mb": None})
+
+    order = [model.name for model in all_models(custom=[without])]
+
+    assert order[0] == "nothing-known"
+    assert order.index(EIGHT_B) < order.index(UNPUBLISHED) < order.index("llama3.1:70b-instruct")
 
 
 # --- the filters -----------------------------------------------------------------------------------------------------

@@ -59,12 +59,20 @@ def used(name, **known):
         ("mine", "Mine:latest", None),
         ("MINE:LATEST", "Mine:latest", None),
         ("qwen3:8b", "qwen3:8b", None),
+        ("qwen3", "qwen3:latest", None),
     ],
 )
 def test_whatever_a_model_is_called_it_is_known_by_the_name_of_callers(name, means, quantization):
     meant = picture(*HELD).meant(name)
 
     assert (meant.name, meant.quantization) == (means, quantization)
+
+
+@pytest.mark.parametrize(("name", "means"), [(EIGHT_B, EIGHT_B), ("mine", "Mine:latest"), ("my-1b", "my-1b")])
+def test_the_catalogue_the_document_and_ollama_each_make_a_model_known(name, means):
+    seen = picture(*HELD, custom={"my-1b": MODEL_CATALOG[ONE_B]})
+
+    assert seen.known(name).name == means
 
 
 def test_what_nobody_has_heard_of_is_not_known():
@@ -113,6 +121,31 @@ def test_statistics_say_whether_the_model_is_there():
     assert seen.statistics(EIGHT_B).installed
     assert not seen.statistics(ONE_B).installed
     assert (seen.statistics("gone:latest").usage_count, seen.statistics("gone:latest").installed) == (1, False)
+
+
+def test_what_stands_in_the_list_is_installed_and_nothing_else():
+    seen = picture(*HELD)
+
+    assert [name for name in (EIGHT_B, "Mine:latest", ONE_B, ALIAS) if seen.is_installed(name)] == [
+        EIGHT_B,
+        "Mine:latest",
+    ]
+
+
+def test_a_need_is_that_of_the_model_that_is_meant():
+    seen = picture(*HELD)
+
+    for name in (EIGHT_B, Q4_TAG, ALIAS):
+        model, form, profile = seen.profile(name, None)
+        assert (model, form, profile.architecture) == (EIGHT_B, "q4", MODEL_CATALOG[EIGHT_B].architecture)
+    assert seen.profile("mine", None)[0] == "Mine:latest"
+    assert seen.profile(EIGHT_B, "q8")[1] == "q8"
+
+
+def test_a_digest_that_the_document_says_was_copied_makes_the_id_ours():
+    copied = StoredModel(name=EIGHT_B, copied_digest=OTHER)
+
+    assert not picture(installed(EIGHT_B), stored=[copied]).info(EIGHT_B).own_model
 
 
 def test_a_digest_that_was_just_copied_makes_the_id_ours_before_the_document_knows():
@@ -170,6 +203,11 @@ def test_the_current_model_is_not_deleted_under_any_name_of_its_own(name):
         picture(*HELD, current=EIGHT_B).going(name)
 
     assert refusal.value.model == EIGHT_B
+
+
+def test_another_model_than_the_current_one_can_be_deleted():
+    assert picture(*HELD, current=ONE_B).going(EIGHT_B)[0] == EIGHT_B
+    assert picture(*HELD, current="not a name").going("mine")[0] == "mine:latest"
 
 
 def test_a_current_model_of_ones_own_is_not_deleted_in_any_spelling():
