@@ -386,8 +386,7 @@ _NO_PATHS = "a path on the server is not taken from the network"
 
 
 def _json(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    # What a document carries besides may hold a NaN, which JSON cannot say.
-    return Response(to_json(data, inf_nan_mode="null"), status, headers, content_type="application/json")
+    return Response(to_json(data), status, headers, content_type="application/json")
 
 
 def _counted(number: int, one: str, many: str) -> str:

@@ -146,9 +146,9 @@ def _serve(settings: Settings, *, demo: bool) -> None:
 def _catch_up(manager: ModelManager, settings: Settings, stopping: threading.Event) -> None:
     """Learn what Ollama holds as soon as it answers, and go on with what a former run left behind."""
     try:
-        if _synced(manager, stopping) and settings.auto_resume:
-            for job in manager.resume_downloads():
-                logger.info("download taken over model=%s id=%s", job.model, job.id)
+        if _synced(manager, stopping):
+            resumed = manager.resume_downloads() if settings.auto_resume else []
+            logger.info("caught up downloads_taken_over=%d", len(resumed))
     except ModelManagerError:
         logger.exception("catching up failed")
 

@@ -208,7 +208,7 @@ def test_a_body_beyond_the_limit_is_refused_also_when_its_length_is_not_announce
         input_stream=body,
         content_type=JSON,
         headers={"Transfer-Encoding": "chunked"},
-        environ_overrides={"wsgi.input_terminated": True},
+        environ_overrides={"wsgi.input_terminated": True, "CONTENT_LENGTH": ""},
     )
 
     limit = problem(answer, "payload_too_large", 413)["limit_bytes"]

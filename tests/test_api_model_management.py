@@ -268,6 +268,16 @@ def test_the_list_is_the_same_text_until_something_changes(api, simulator):
     assert [m["name"] for m in there["models"] if m["installed"]] == [ONE_B]
 
 
+def test_the_list_says_when_ollama_was_asked_last_also_where_nothing_has_changed(api):
+    first = api.get("/list")
+    api.post("/download/plan", {"model": ONE_B})  # decides on what Ollama says this moment, and changes nothing
+
+    second = api.get("/list")
+
+    assert second["models"] == first["models"]
+    assert second["ollama"]["checked_at"] > first["ollama"]["checked_at"]
+
+
 def test_a_filtered_list_is_not_taken_for_the_whole_one(api):
     whole = api.ask("GET", "/list").data
 

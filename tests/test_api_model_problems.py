@@ -126,7 +126,7 @@ def on_a_full_disk(ollama: OllamaSimulator, folder: Path) -> ModelManager:
     return manager
 
 
-def on_a_document_from_the_future(ollama: OllamaSimulator, folder: Path) -> ModelManager:
+def on_a_document_from_the_future(ollama: OllamaSimulator | str, folder: Path) -> ModelManager:
     (folder / "model_metadata.json").write_text('{"format": 99, "models": {}}')
     return manager_on(ollama, folder)
 
@@ -146,6 +146,8 @@ class Broken(ModelManager):
 
     def listing(self, *_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("a fault of ours")
+
+    info = listing
 
 
 TABLE = [
@@ -272,6 +274,13 @@ def test_a_fault_of_ours_is_found_in_the_log_under_the_id_of_the_answer(tmp_path
 def test_a_path_in_the_log_cannot_pretend_to_be_another_line(tmp_path, caplog):
     api = RestApi(Broken(NOBODY, tmp_path / "d.json"))
 
-    api.ask("GET", "/info/x%0a2026-11-23 INFO all is well")
+    problem(api.ask("GET", "/info/x%0d2026-11-23 INFO all is well"), "internal_error", 500)
 
-    assert all("\n" not in record.getMessage() for record in caplog.records)
+    assert caplog.records
+    assert all("\r" not in record.getMessage() for record in caplog.records)
+
+
+def test_a_problem_is_answered_also_when_nothing_at_all_can_be_read(tmp_path):
+    manager = on_a_document_from_the_future(NOBODY, tmp_path)
+
+    problem(RestApi(manager).ask("GET", "/current"), "store_unreadable", 500)

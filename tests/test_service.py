@@ -391,7 +391,7 @@ def test_what_was_under_way_waits_for_a_word_where_it_is_set_so(simulator, docum
     pulls = [request.path for request in simulator.requests].count("/api/pull")
 
     with Service(simulator, document, auto_resume="false") as service:
-        until(lambda: json.loads(document.read_text("utf-8"))["ollama"]["checked_at"], "the sync")
+        until(lambda: "caught up" in service.log, "the look at what was left behind")
         assert state_of(service, job) == "interrupted"
         assert ONE_B in service.get("/health")["parts"]["downloads"]["problem"]
         assert [request.path for request in simulator.requests].count("/api/pull") == pulls
