@@ -168,7 +168,7 @@ def _with_layer(progress: Progress, digest: str, total: int | None, completed: i
         total = before.total_bytes
     if total is not None:
         completed = min(completed, total)
-    moved = before is None or before.downloaded_bytes != completed or progress.phase != DOWNLOADING
+    moved = before is None or before.downloaded_bytes != completed
     known[digest] = LayerProgress(digest=digest, total_bytes=total, downloaded_bytes=completed)
     # Ollama fetches one layer after the other: what came before this one is whole, though its last line said less.
     layers = tuple(_whole(layer) if layer.digest != digest else layer for layer in known.values())

@@ -249,6 +249,34 @@ def test_the_forms_that_there_are_are_named():
     assert refusal.value.available == ["q4", "q8"]
 
 
+def test_the_form_of_an_own_model_is_named_where_it_is_known():
+    for known, available in (("Q5_K_M", ["Q5_K_M"]), (None, [])):
+        with pytest.raises(UnknownQuantization) as refusal:
+            profile(ENTRY_MEANT, "q4", installed(EIGHT_B, quantization_level=known))
+        assert refusal.value.available == available
+
+
+def test_4_bit_is_taken_when_nothing_is_said_whatever_the_order():
+    backwards = ENTRY.model_copy(update={"variants": ENTRY.variants[::-1]})
+
+    assert advice.variant_of(backwards, None).quantization == "q4"
+
+
+def test_a_custom_model_without_tags_has_no_form_to_download():
+    with pytest.raises(UnknownQuantization):
+        advice.variant_of(ENTRY.model_copy(update={"variants": ()}), None)
+
+
+def test_before_a_download_the_need_follows_from_the_catalogue_or_from_the_size():
+    without_tags = MODEL_CATALOG[UNPUBLISHED]
+
+    assert advice.profile_before(ENTRY, "q8", 5) == profile_of(ENTRY, ENTRY.variants[1])
+    assert advice.profile_before(ENTRY, None, None) == profile_of(ENTRY, ENTRY.variants[0])
+    for unknown in (None, without_tags):
+        assert advice.profile_before(unknown, None, 5).file_bytes == 5
+        assert advice.profile_before(unknown, None, None) is None
+
+
 # --- what an id is to point to ---------------------------------------------------------------------------------------
 
 
@@ -266,6 +294,10 @@ def test_an_id_stays_with_what_it_is_where_no_form_is_asked_for():
 
 def test_an_id_is_pointed_to_the_form_that_is_asked_for():
     assert answering("q8", installed(EIGHT_B, Q4), installed(Q8_TAG, Q8)).name == Q8_TAG
+
+
+def test_what_the_user_made_of_a_model_that_nobody_published_answers():
+    assert answering(None, installed(UNPUBLISHED), entry=MODEL_CATALOG[UNPUBLISHED]).digest == OTHER
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,11 @@ def test_a_layer_is_whole_when_the_next_begins_though_its_last_line_said_less():
     assert [layer.downloaded_bytes for layer in progress.layers] == [60 * MB, 0]
 
 
-def test_every_layer_is_whole_when_the_checking_begins():
-    progress = after(line(A, 59 * MB, 60 * MB), CHECK)
+@pytest.mark.parametrize(("event", "phase"), [(CHECK, CHECKING), (WRITE, WRITING)])
+def test_every_layer_is_whole_when_the_checking_begins_or_the_writing_where_nothing_is_checked(event, phase):
+    progress = after(line(A, 59 * MB, 60 * MB), event)
 
-    assert (progress.phase, progress.reached_bytes) == (CHECKING, 60 * MB)
+    assert (progress.phase, progress.reached_bytes) == (phase, 60 * MB)
 
 
 def test_an_exact_total_is_reached_when_the_checking_begins_though_small_layers_were_left_out():
@@ -109,6 +110,10 @@ def test_without_a_total_there_is_no_percentage():
     assert {(state.percent, state.total_bytes) for state in states} == {(None, None)}
     assert {eta_seconds(state) for state in states} == {None}
     assert states[-1].reached_bytes == 100
+
+
+def test_a_little_is_shown_as_a_little():
+    assert after(line(A, MB // 10, 60 * MB)).percent == pytest.approx(0.1)
 
 
 def test_a_line_without_figures_names_a_layer_and_nothing_else():
@@ -165,6 +170,21 @@ def test_layers_that_a_second_attempt_has_not_come_to_yet_are_not_fetched_again(
     assert states[4].reached_bytes == 81 * MB
 
 
+def test_what_one_attempt_did_not_come_to_is_not_forgotten_by_the_next():
+    first = after(line(A, 60 * MB, 60 * MB), line(B, 20 * MB, 40 * MB))
+    second = after(MANIFEST, line(A, 60 * MB, 60 * MB), progress=first)
+    third = heard(MANIFEST, line(A, 60 * MB, 60 * MB), line(C, 1 * MB, 1 * MB), progress=second)
+
+    assert [state.present_bytes for state in third] == [80 * MB, 80 * MB, 80 * MB, 81 * MB]
+
+
+def test_what_is_fetched_again_is_told_only_while_it_is_fetched():
+    exact = Progress(expected_bytes=90 * MB)
+
+    assert after(line(A, 60 * MB, 60 * MB), CHECK, progress=exact).fetching_again_bytes == 0
+    assert enter(after(line(A, 60 * MB, 90 * MB), line(A, 5, 90 * MB)), WAITING, 9.0).fetching_again_bytes == 0
+
+
 def test_a_damaged_layer_is_fetched_again_from_the_start():
     first = after(line(A, 60 * MB, 60 * MB), line(B, 40 * MB, 40 * MB), CHECK)
 
@@ -204,6 +224,19 @@ def test_each_phase_begins_with_its_line_and_remembers_when():
         ASKING, ASKING, DOWNLOADING, CHECKING, CHECKING, WRITING, WRITING, WRITING,
     ]  # fmt: skip
     assert [state.phase_since_s for state in states] == [0, 0, 2, 3, 3, 5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [
+        ("pulling manifest", ASKING),
+        ("verifying sha256 digest", CHECKING),
+        ("writing manifest", WRITING),
+        ("removing unused layers", WRITING),
+    ],
+)
+def test_a_phase_is_told_by_its_line_whatever_was_before(status, phase):
+    assert advance(Progress(phase=WAITING), said(status), 5.0).phase == phase
 
 
 def test_what_no_line_announces_is_entered_by_hand():
@@ -285,7 +318,7 @@ def test_what_stays_an_estimate_to_the_end_says_so():
 def test_what_nobody_told_is_not_made_up_at_the_end():
     done = finish(after(CHECK, progress=Progress()), 9.0)
 
-    assert (done.total_bytes, done.reached_bytes, done.percent) == (None, 0, 100.0)
+    assert (done.total_bytes, done.reached_bytes, done.percent, done.is_estimate) == (None, 0, 100.0, False)
 
 
 # --- how fast, and how long still ------------------------------------------------------------------------------------
@@ -359,6 +392,7 @@ def test_only_a_download_that_runs_has_a_rate():
     running = play(steady(5))[-1]
 
     for state in (
+        Progress(phase=DOWNLOADING),
         advance(running, CHECK, 6.0),
         enter(running, WAITING, 6.0),
         begin(running, 6.0),
