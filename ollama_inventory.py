@@ -38,7 +38,11 @@ class Seen:
     @property
     def simulated(self) -> bool:
         """Is it the stand-in and not a real Ollama? Its version says so."""
-        return "simulator" in (self.version or "")
+        return _is_stand_in(self.version)
+
+
+def _is_stand_in(version: str | None) -> bool:
+    return "simulator" in (version or "")
 
 
 class OllamaInventory:
@@ -78,7 +82,9 @@ class OllamaInventory:
             self._asking.release()
 
     def is_simulated(self) -> bool:
-        """Say whether it is the stand-in, by the last answer, however old; asks only where nobody has asked before."""
+        """Say whether it is the stand-in, by the last answer, however old; asks only where there never was one."""
+        if self._seen is None and (known := self._remembered()).checked_at:
+            return _is_stand_in(known.version)
         return (self._seen or self.look()).simulated
 
     def ask(self) -> Seen:

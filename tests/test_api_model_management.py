@@ -74,30 +74,26 @@ def test_what_is_no_name_is_no_name_in_an_address_either(shared, name):
     assert "<b>" not in answer.get_data(as_text=True)
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE"])
-@pytest.mark.parametrize(
-    "path", ["", "/", "/lists", "/list/", "/info/", "/download/", "/list/of/models", "/%2e%2e/x", "/<b>"]
-)
-def test_there_is_no_other_address(shared, method, path):
-    answer = shared.ask(method, path)
-
-    assert answer.status_code == 404
-    if method != "HEAD":
-        problem(answer, "not_found", 404)
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE"]
+NOWHERE = ["", "/", "/lists", "/list/", "/info/", "/download/", "/list/of/models", "/%2e%2e/x", "/<b>"]
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE"])
+@pytest.mark.parametrize("path", NOWHERE)
+def test_there_is_no_other_address(shared, path):
+    for method in METHODS:
+        problem(shared.ask(method, path), "not_found", 404)
+    assert shared.ask("HEAD", path).status_code == 404
+
+
 @pytest.mark.parametrize("path", sorted({path for _, path in ROUTES}))
-def test_another_method_is_refused_with_those_there_are(shared, method, path):
+def test_another_method_is_refused_with_those_there_are(shared, path):
     takes = {known for known, of in ROUTES if of == path}
-    if method in takes:
-        return
 
-    answer = shared.ask(method, path)
-
-    body = problem(answer, "method_not_allowed", 405)
-    assert set(body["allow"]) == takes | {"OPTIONS"} | ({"HEAD"} if "GET" in takes else set())
-    assert answer.headers["Allow"] == ", ".join(body["allow"])
+    for method in {*METHODS} - takes:
+        answer = shared.ask(method, path)
+        body = problem(answer, "method_not_allowed", 405)
+        assert set(body["allow"]) == takes | {"OPTIONS"} | ({"HEAD"} if "GET" in takes else set())
+        assert answer.headers["Allow"] == ", ".join(body["allow"])
 
 
 @pytest.mark.parametrize("path", sorted({path for method, path in ROUTES if method == "GET"}))
@@ -181,13 +177,17 @@ def test_while_ollama_is_down_what_needs_it_says_when_to_come_again(left_alone, 
 
 @pytest.mark.parametrize(("method", "path"), WITHOUT_OLLAMA)
 def test_what_has_nothing_to_do_with_ollama_does_not_ask_it(simulator, tmp_path, method, path):
+    manager = manager_on(simulator, tmp_path)
+    manager.sync()
+    manager.close()
+    asked = len(simulator.requests)
     api = RestApi(manager_on(simulator, tmp_path))
-    api.get("/list")
-    before = len(simulator.requests)
 
-    assert api.ask(method, path, ROUTES[method, path]).status_code == 200
+    answer = api.ask(method, path, ROUTES[method, path])
 
-    assert simulator.requests[before:] == []
+    assert answer.status_code == 200
+    assert answer.json["ollama"] == {"simulated": True}
+    assert simulator.requests[asked:] == []
     api.manager.close()
 
 
@@ -211,12 +211,12 @@ def test_health_answers_also_when_neither_document_nor_ollama_can_be_read(tmp_pa
 # --- the demonstration says what it is -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [{}, {"headers": {"Host": "evil.example"}}, {"query_string": "colour=red"}])
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_on_the_simulated_ollama_every_answer_says_so(api, method, path, how):
-    answer = api.ask(method, path, ROUTES[method, path], **how)
+def test_on_the_simulated_ollama_every_answer_says_so(api, method, path):
+    for more in ({}, {"headers": {"Host": "evil.example"}}, {"query_string": "colour=red"}):
+        answer = api.ask(method, path, ROUTES[method, path], **more)
 
-    assert answer.json["ollama"]["simulated"] is True
+        assert answer.json["ollama"]["simulated"] is True
 
 
 def test_every_line_of_progress_says_it_too(api):
@@ -689,38 +689,45 @@ def test_a_path_on_the_server_is_refused_with_the_way_that_works(shared, path, b
 # --- whatever comes --------------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from([ONE_B, THREE_B_TAG, UNPUBLISHED, "nobody/knows:it", "hf.co/a/b:c"]) | st.text()
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | NAMES
+NUMBERS = st.integers() | st.floats()
+SCALARS = st.none() | st.booleans() | NUMBERS | NAMES
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
-FIELDS = st.sampled_from(
-    [
-        "model",
-        "quantization",
-        "priority",
-        "available_vram_gb",
-        "context_tokens",
-        "needs",
-        "installed_only",
-        "success",
-        "inference_time",
-        "require_fit",
-        "load",
-        "models",
-        "custom",
-        "current_model",
-        "format",
-        "checksum",
-    ]
-)
-WHATEVER = st.dictionaries(FIELDS | st.text(), VALUES) | VALUES
-POSTED = [path for method, path in ROUTES if method == "POST" and path != "/download"]
+FIELDS_OF = {
+    "/switch": ("model", "quantization", "require_fit", "load"),
+    "/download": ("model", "quantization", "wait", "force"),
+    "/download/plan": ("model", "quantization"),
+    "/recommend": ("available_vram_gb", "priority", "context_tokens", "needs", "installed_only"),
+    "/check_compatibility": ("model", "quantization", "available_vram_gb", "context_tokens"),
+    "/usage": ("model", "inference_time", "success"),
+    "/import": ("models", "custom", "current_model", "format", "installation_id", "checksum", "last_updated"),
+    "/downloads/none/move": ("position",),
+}
+LIKELY = {
+    "model": NAMES,
+    "quantization": st.sampled_from(["q4", "q8", "q9"]),
+    "priority": st.sampled_from(["speed", "balanced", "quality", "specialized"]),
+    "models": st.dictionaries(NAMES, st.dictionaries(st.sampled_from(["name", "history", "usage_count"]), VALUES)),
+    **dict.fromkeys(("available_vram_gb", "inference_time"), NUMBERS),
+    **dict.fromkeys(("context_tokens", "position", "format"), st.integers()),
+    **dict.fromkeys(("require_fit", "load", "wait", "force", "installed_only", "success"), st.booleans()),
+}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(path=st.sampled_from(POSTED), body=WHATEVER)
-def test_whatever_is_posted_is_answered_with_an_object_that_says_whether_it_went_well(shared, path, body):
-    query = "?dry_run=true" if path == "/import" else ""
+@st.composite
+def posted(draw: st.DrawFn) -> tuple[str, Any]:
+    """A route, and a body that has something to do with it, more or less."""
+    path = draw(st.sampled_from([path for method, path in ROUTES if method == "POST"]))
+    fields = {name: LIKELY.get(name, VALUES) | VALUES for name in FIELDS_OF.get(path, ())}
+    likely = st.fixed_dictionaries({}, optional=fields)
+    return path, draw(likely | likely | st.lists(likely, max_size=3) | VALUES)
 
-    answer = shared.ask("POST", path + query, json.dumps(body).encode())
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(request_of=posted())
+def test_whatever_is_posted_is_answered_with_an_object_that_says_whether_it_went_well(api, request_of):
+    path, body = request_of
+
+    answer = api.ask("POST", path, json.dumps(body).encode())
 
     assert answer.status_code < 500, answer.json
     assert answer.get_json(force=True)["success"] is (answer.status_code < 300)
@@ -730,8 +737,8 @@ def test_whatever_is_posted_is_answered_with_an_object_that_says_whether_it_went
 @given(
     method=st.sampled_from(["POST", "DELETE"]), path=st.sampled_from([path for _, path in CHANGING]), raw=st.binary()
 )
-def test_whatever_bytes_come_are_answered_with_an_object(shared, method, path, raw):
-    answer = shared.ask(method, path, raw)
+def test_whatever_bytes_come_are_answered_with_an_object(api, method, path, raw):
+    answer = api.ask(method, path, raw)
 
     assert answer.status_code < 500, answer.json
     assert answer.get_json(force=True)["success"] is (answer.status_code < 300)
