@@ -671,7 +671,7 @@ class ModelManager:
     def all_statistics(self) -> dict[str, Statistics]:
         """Return what is on record of every model."""
         picture, _ = self._look()
-        return {name: picture.statistics(name) for name in picture.document.models}
+        return {name: picture.statistics(name) for name in picture.records}
 
     def get_all_statistics(self) -> dict[str, dict[str, Any]]:
         """Return what is on record of every model, as plain values."""

@@ -20,7 +20,6 @@ from model_core.recommender import Candidate, Criteria, candidate_of
 from model_core.records import (
     GIB,
     CatalogEntry,
-    Document,
     InstalledModel,
     ModelPurpose,
     StoredModel,
@@ -85,11 +84,16 @@ def check_context(context_tokens: Any) -> int:
     return int(context_tokens)
 
 
-def candidates(entries: Mapping[str, CatalogEntry], document: Document, shown: Shown) -> list[Candidate]:
-    """Return every model in every quantization that could be recommended."""
+def candidates(
+    entries: Mapping[str, CatalogEntry], records: Mapping[str, StoredModel], shown: Shown
+) -> list[Candidate]:
+    """Return every model in every quantization that could be recommended.
+
+    records  what is stored of each, by name
+    """
     found = []
     for name, entry in entries.items():
-        held, stored = shown.entries[name], document.models.get(name, _NO_RECORD)
+        held, stored = shown.entries[name], records.get(name, _NO_RECORD)
         if own := installed.alone(entry, held):
             found.append(_of_installed(own, stored, entry))
             continue
@@ -108,7 +112,7 @@ def candidates(entries: Mapping[str, CatalogEntry], document: Document, shown: S
                     mean_seconds=usage.mean_s(sums),
                 )
             )
-    found += [_of_installed(model, document.models.get(model.name, _NO_RECORD)) for model in shown.others]
+    found += [_of_installed(model, records.get(model.name, _NO_RECORD)) for model in shown.others]
     return found
 
 

@@ -195,7 +195,7 @@ def _here(theirs: StoredModel, mine: StoredModel | None) -> StoredModel:
 
 def compare(before: Document, after: Document, mode: Mode, *, dry_run: bool) -> ImportResult:
     """Return what lies between two documents, in terms of an import."""
-    old, new = before.models, after.models
+    old, new = _by_name(before), _by_name(after)
     return ImportResult(
         mode=mode,
         dry_run=dry_run,
@@ -203,6 +203,12 @@ def compare(before: Document, after: Document, mode: Mode, *, dry_run: bool) -> 
         added=tuple(sorted(set(new) - set(old))),
         updated=tuple(sorted(name for name in set(new) & set(old) if new[name] != old[name])),
         removed=tuple(sorted(set(old) - set(new))),
-        usage_before=sum(model.usage_count for model in old.values()),
-        usage_after=sum(model.usage_count for model in new.values()),
+        usage_before=sum(model.usage_count for model in before.models.values()),
+        usage_after=sum(model.usage_count for model in after.models.values()),
     )
+
+
+def _by_name(document: Document) -> dict[str, tuple[StoredModel | None, CatalogEntry | None]]:
+    """Return what the document holds of each model: its record, and what it says of one of the user's own making."""
+    held = {**document.models, **document.custom}
+    return {name: (document.models.get(name), document.custom.get(name)) for name in held}

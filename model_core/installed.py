@@ -23,14 +23,14 @@ class Inventory:
 
     def __init__(self, installed: Iterable[InstalledModel]) -> None:
         self.models = tuple(model for model in installed if not model.remote)
-        self._by_key = {_key(model.name): model for model in self.models}
+        self._by_key = {key(model.name): model for model in self.models}
         self._by_prefix: dict[str, list[InstalledModel]] = defaultdict(list)
         for model in self.models:
             self._by_prefix[model.digest[:_PREFIX]].append(model)
 
     def get(self, name: str) -> InstalledModel | None:
         """Return what stands under a name, compared as Ollama compares names."""
-        return self._by_key.get(_key(name))
+        return self._by_key.get(key(name))
 
     def of_digest(self, digest: str) -> list[InstalledModel]:
         """Return what has this digest; a short one is a prefix of at least 12 digits."""
@@ -98,10 +98,10 @@ def hold(entry: CatalogEntry, inventory: Inventory, copied_digest: str | None = 
         digests.add(copied_digest)
     found: dict[tuple[str, ...], InstalledModel] = {}
     if under_id:
-        found[_key(under_id.name)] = under_id
+        found[key(under_id.name)] = under_id
     for digest in sorted(digests):
         for model in inventory.of_digest(digest):
-            found.setdefault(_key(model.name), model)
+            found.setdefault(key(model.name), model)
     if not found:
         return NOTHING
     return Holding(tuple(found.values()), own_model, under_id, variants, form)
@@ -155,7 +155,7 @@ def _has_id_for_alias(
 ) -> bool:
     return (
         variant.quantization not in variants
-        and any(_key(alias) == _key(entry.name) for alias in variant.aliases)
+        and any(key(alias) == key(entry.name) for alias in variant.aliases)
         and (not variant.file_type or under_id.quantization_level in (None, variant.file_type))
     )
 
@@ -181,11 +181,18 @@ class Shown:
         return [name for name, held in self.entries.items() if held.installed] + [m.name for m in self.others]
 
 
+def entries_by_name(entries: Mapping[str, CatalogEntry], shown: Shown) -> dict[tuple[str, ...], str]:
+    """Return the id of the entry that each name belongs to, by the name's key: id, tags, and what stands there now."""
+    held = {key(model.name): name for name, holding in shown.entries.items() for model in holding.names}
+    tags = {key(variant.tag): name for name, entry in entries.items() for variant in entry.variants}
+    return held | tags | {key(name): name for name in entries}
+
+
 def show(entries: Mapping[str, CatalogEntry], inventory: Inventory, copied_digests: Mapping[str, str | None]) -> Shown:
     """Return what is there for every entry, and what belongs to none."""
     held = {name: hold(entry, inventory, copied_digests.get(name)) for name, entry in entries.items()}
-    taken = {_key(model.name) for holding in held.values() for model in holding.names}
-    return Shown(held, tuple(model for model in inventory.models if _key(model.name) not in taken))
+    taken = {key(model.name) for holding in held.values() for model in holding.names}
+    return Shown(held, tuple(model for model in inventory.models if key(model.name) not in taken))
 
 
 @dataclass(frozen=True)
@@ -206,11 +213,11 @@ def resolve(text: str, entries: Mapping[str, CatalogEntry]) -> Meant:
         return Meant(text, entries[text])
     wanted = names.parse(text.strip()).key
     for name, entry in entries.items():
-        if _key(name) == wanted:
+        if key(name) == wanted:
             return Meant(name, entry)
     for name, entry in entries.items():
         for variant in entry.variants:
-            if _key(variant.tag) == wanted:
+            if key(variant.tag) == wanted:
                 return Meant(name, entry, variant.quantization)
     return Meant(names.parse(text.strip()).display)
 
@@ -225,12 +232,12 @@ def own_names(entry: CatalogEntry, holding: Holding, quantization: str | None = 
     if holding.own_model and holding.under_id and quantization is None:
         return [holding.under_id.name]
     variants = [v for v in entry.variants if quantization in (None, v.quantization)]
-    own = {_key(name) for variant in variants for name in (variant.tag, *variant.aliases)}
+    own = {key(name) for variant in variants for name in (variant.tag, *variant.aliases)}
     if quantization in (None, holding.quantization):
-        own.add(_key(entry.name))
+        own.add(key(entry.name))
     else:
-        own.discard(_key(entry.name))
-    return [model.name for model in holding.names if _key(model.name) in own]
+        own.discard(key(entry.name))
+    return [model.name for model in holding.names if key(model.name) in own]
 
 
 def freed_bytes(gone: Iterable[str], before: Inventory, after: Inventory) -> int | None:
@@ -271,7 +278,8 @@ def parameter_count(text: str | None) -> int | None:
     return round(experts * number * unit)
 
 
-def _key(name: str) -> tuple[str, ...]:
+def key(name: str) -> tuple[str, ...]:
+    """Return what two names must share to be one for Ollama; a text that is no name equals only itself."""
     try:
         return names.parse(name).key
     except InvalidModelName:

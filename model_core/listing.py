@@ -8,7 +8,7 @@ from typing import Any, Literal
 from model_core import installed, memory
 from model_core.errors import InvalidRequest
 from model_core.installed import Holding, Shown
-from model_core.records import GIB, CatalogEntry, Document, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
+from model_core.records import GIB, CatalogEntry, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
 
 Source = Literal["catalog", "custom", "installed"]
 
@@ -16,17 +16,18 @@ _NO_RECORD = StoredModel(name="")
 
 
 def all_models(
-    entries: Mapping[str, CatalogEntry], custom: Iterable[str], document: Document, shown: Shown
+    entries: Mapping[str, CatalogEntry], custom: Iterable[str], records: Mapping[str, StoredModel], shown: Shown
 ) -> list[ModelMetadata]:
-    """Return every model that there is something to say of, the smallest first."""
+    """Return every model that there is something to say of, the smallest first.
+
+    records  what is stored of each, by name
+    """
     own = set(custom)
     models = [
-        of_entry(
-            entry, document.models.get(name, _NO_RECORD), shown.entries[name], "custom" if name in own else "catalog"
-        )
+        of_entry(entry, records.get(name, _NO_RECORD), shown.entries[name], "custom" if name in own else "catalog")
         for name, entry in entries.items()
     ]
-    models += [of_installed(model, document.models.get(model.name, _NO_RECORD)) for model in shown.others]
+    models += [of_installed(model, records.get(model.name, _NO_RECORD)) for model in shown.others]
     return sorted(models, key=_weight)
 
 

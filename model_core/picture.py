@@ -54,9 +54,28 @@ class Picture:
         return installed.show(self.entries, self.inventory, {**digests, **self._copied})
 
     @cached_property
+    def records(self) -> Mapping[str, StoredModel]:
+        """What is on record, each thing once: figures under another name of an entry count for the entry.
+
+        The document keeps them apart, since a name can come to point to something else.
+        """
+        ids = installed.entries_by_name(self.entries, self.shown)
+        models = self.document.models
+        others = {
+            name: ids[installed.key(name)]
+            for name, model in models.items()
+            if model.history and name not in self.entries and installed.key(name) in ids
+        }
+        records = {name: model for name, model in models.items() if name not in others}
+        for name, entry in others.items():
+            of_entry = records.get(entry) or new_model(entry, self.entries[entry])
+            records[entry] = usage.with_history(of_entry, usage.joined(of_entry.history, models[name].history))
+        return records
+
+    @cached_property
     def models(self) -> tuple[ModelMetadata, ...]:
         """Every model that there is something to say of, the smallest first."""
-        return tuple(listing.all_models(self.entries, self._custom, self.document, self.shown))
+        return tuple(listing.all_models(self.entries, self._custom, self.records, self.shown))
 
     @cached_property
     def _model_of(self) -> Mapping[str, ModelMetadata]:
@@ -112,7 +131,7 @@ class Picture:
 
     def stored(self, name: str) -> StoredModel:
         """Return what is on record of a name, an empty record where there is none yet."""
-        return self.document.models.get(name) or new_model(name, self.entries.get(name))
+        return self.records.get(name) or new_model(name, self.entries.get(name))
 
     def info(self, name: str) -> ModelMetadata:
         """Return one model as it is shown; of what was used and has gone since, what is on record."""
@@ -157,7 +176,7 @@ class Picture:
 
     def candidates(self) -> list[Candidate]:
         """Return what the recommender chooses from."""
-        return advice.candidates(self.entries, self.document, self.shown)
+        return advice.candidates(self.entries, self.records, self.shown)
 
     def profile(self, name: str, quantization: str | None) -> tuple[str, str | None, MemoryProfile]:
         """Return which model in which form is meant, and what its need follows from."""

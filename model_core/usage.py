@@ -175,6 +175,16 @@ def _later(one: Usage, other: Usage) -> Usage:
     return max(one, other, key=Usage.model_dump_json)
 
 
+def joined(one: History, other: History) -> History:
+    """Return the sum of two histories that have no event in common, such as those of two names of one model."""
+    sums = {installation: dict(by_digest) for installation, by_digest in one.items()}
+    for installation, by_digest in other.items():
+        known = sums.setdefault(installation, {})
+        for digest, usage in by_digest.items():
+            known[digest] = add(known[digest], usage) if digest in known else usage
+    return sums
+
+
 def from_seed(
     usage_count: int, success_rate: float | None, avg_inference_time: float | None, last_used: str | None
 ) -> Usage:

@@ -19,7 +19,7 @@ from model_core.errors import (
 from model_core.installed import NOTHING, Inventory, Meant, hold, parameter_count, show
 from model_core.memory import check_fit, profile_of
 from model_core.recommender import recommend
-from model_core.records import GIB, Document, InstalledModel, ModelPurpose, StoredModel
+from model_core.records import GIB, InstalledModel, ModelPurpose, StoredModel
 from model_core.usage import check_event
 
 EIGHT_B, UNPUBLISHED = "llama3.1:8b-instruct", "llama3.1:13b-instruct"
@@ -45,11 +45,11 @@ def history(name=EIGHT_B, **counts):
 
 
 def candidates(*models, stored=None, entry=ENTRY):
-    document = Document(models={stored.name: stored} if stored else {})
+    records = {stored.name: stored} if stored else {}
     entries = {entry.name: entry}
     return {
         (one.name, one.quantization): one
-        for one in advice.candidates(entries, document, show(entries, Inventory(models), {}))
+        for one in advice.candidates(entries, records, show(entries, Inventory(models), {}))
     }
 
 
@@ -390,7 +390,7 @@ def test_an_impossible_wish_is_refused_and_named(field, value):
 def test_what_is_recommended_passes_the_check_of_the_same_form(models):
     inventory = Inventory(models)
     shown = show(MODEL_CATALOG, inventory, {})
-    ranked = recommend(advice.candidates(MODEL_CATALOG, Document(), shown), wish()).ranked
+    ranked = recommend(advice.candidates(MODEL_CATALOG, {}, shown), wish()).ranked
 
     assert ranked
     for place in ranked:

@@ -137,6 +137,14 @@ def test_python_writes_nan_and_infinity_and_they_are_no_figures(codec):
     assert b"NaN" not in codec.encode(document)
 
 
+def test_a_figure_that_is_too_large_to_be_one_is_none(codec):
+    raw = seed_document(seed_model(avg_inference_time=5.5, note=[5.5])).replace(b"5.5", b"1e400")
+
+    read = codec.decode(raw).models[EIGHT_B]
+
+    assert (read.avg_inference_time, read.note, read.usage_count) == (None, [None], 7)
+
+
 @pytest.mark.parametrize("field", SEED_FIELDS[1:])
 @pytest.mark.parametrize(
     "value",

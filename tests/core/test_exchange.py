@@ -408,6 +408,20 @@ def test_a_trial_tells_what_the_import_then_does():
     }
 
 
+def test_custom_models_are_told_of_as_well():
+    entry = MODEL_CATALOG[ONE_B].model_copy(update={"name": "critic"})
+    mine, theirs = fresh(), fresh("there", custom={"critic": entry})
+    changed = fresh("there", custom={"critic": entry.model_copy(update={"description": "new"})})
+
+    def told(before, raw):
+        return exchange.compare(before, imported(before, raw, "replace"), "replace", dry_run=True)
+
+    with_it = imported(mine, exported(theirs))
+    assert told(mine, exported(theirs)).added == ("critic",)
+    assert told(with_it, exported(changed)).updated == ("critic",)
+    assert told(with_it, exported(fresh("there"))).removed == ("critic",)
+
+
 def test_a_replacement_tells_what_goes():
     mine = used(fresh(), MINE)
 

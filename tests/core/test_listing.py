@@ -8,7 +8,7 @@ from catalog import MODEL_CATALOG
 from model_core import listing, memory
 from model_core.errors import InvalidRequest
 from model_core.installed import Inventory, hold, show
-from model_core.records import GIB, Document, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
+from model_core.records import GIB, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
 
 EIGHT_B, ONE_B, UNPUBLISHED = "llama3.1:8b-instruct", "llama3.2:1b-instruct", "llama3.1:13b-instruct"
 ENTRY = MODEL_CATALOG[EIGHT_B]
@@ -141,7 +141,7 @@ def test_a_need_says_where_it_comes_from_and_for_which_context(shown):
 def all_models(*models, custom=()):
     entries = {**MODEL_CATALOG, **{entry.name: entry for entry in custom}}
     shown = show(entries, Inventory(models), {})
-    return listing.all_models(entries, [entry.name for entry in custom], Document(), shown)
+    return listing.all_models(entries, [entry.name for entry in custom], {}, shown)
 
 
 def test_every_entry_and_every_other_model_is_listed_once_with_its_source():

@@ -148,6 +148,43 @@ def test_a_digest_that_the_document_says_was_copied_makes_the_id_ours():
     assert not picture(installed(EIGHT_B), stored=[copied]).info(EIGHT_B).own_model
 
 
+@pytest.mark.parametrize("name", [ALIAS, Q4_TAG, EIGHT_B.upper(), f"library/{ALIAS}"])
+def test_figures_under_another_name_of_an_entry_count_for_the_entry(name):
+    """Whoever had AutoDev before used names of Ollama's library: the ids of the catalogue are none."""
+    old, ours = used(name), used(EIGHT_B)
+
+    seen = picture(*HELD, stored=[old, ours])
+
+    for asked in (EIGHT_B, name, ALIAS):
+        assert seen.statistics(seen.known(asked).name).usage_count == 2
+        assert seen.info(asked).usage_count == 2
+    assert next(one for one in seen.candidates() if one.name == EIGHT_B).failure_count == 2
+    assert name not in seen.records
+    assert seen.document.models[name] == old
+
+
+def test_figures_under_another_name_count_once_over_all():
+    stored = [used(ALIAS), used(Q4_TAG), used(EIGHT_B), used("mine:latest"), used("gone:latest")]
+
+    assert sum(model.usage_count for model in picture(*HELD, stored=stored).records.values()) == 5
+
+
+def test_figures_of_a_name_that_points_to_something_else_stay_its_own():
+    seen = picture(installed(ALIAS), stored=[used(ALIAS)])
+
+    assert seen.statistics(ALIAS).usage_count == 1
+    assert seen.statistics(EIGHT_B).usage_count == 0
+
+
+def test_figures_of_a_custom_model_count_for_it_though_nothing_else_is_on_record():
+    entry = MODEL_CATALOG[ONE_B].model_copy(update={"variants": MODEL_CATALOG[GEMMA].variants})
+
+    seen = picture(custom={"critic": entry}, stored=[used("gemma3:4b-it-q8_0")])
+
+    assert {name for name, model in seen.records.items() if model.usage_count} <= {"critic", GEMMA}
+    assert sum(model.usage_count for model in seen.records.values()) == 1
+
+
 def test_a_digest_that_was_just_copied_makes_the_id_ours_before_the_document_knows():
     assert picture(installed(EIGHT_B)).info(EIGHT_B).own_model
     assert not picture(installed(EIGHT_B), copied={EIGHT_B: OTHER}).info(EIGHT_B).own_model

@@ -277,6 +277,18 @@ def test_an_older_state_of_the_same_installation_adds_nothing(before):
     assert merge(older.history, newer.history) == newer.history
 
 
+@given(st.lists(st.tuples(events, st.sampled_from("AB"), st.sampled_from(["", "4bit"]), st.booleans()), max_size=15))
+def test_two_names_of_one_model_have_the_sum_of_both(happened):
+    names, together = [StoredModel(name="m"), StoredModel(name="alias")], StoredModel(name="m")
+    for one, where, digest, other_name in happened:
+        names[other_name] = record(names[other_name], where, digest, one)
+        together = record(together, where, digest, one)
+    before = [model.model_copy(deep=True) for model in names]
+
+    assert usage.joined(names[0].history, names[1].history) == together.history
+    assert names == before
+
+
 # --- what the seed's version counted ---------------------------------------------------------------------------------
 
 
