@@ -219,6 +219,18 @@ def clean(text: str) -> str:
     >>> clean("write /root/.ollama/models/blobs/sha256-12-partial: no space left on device")
     'write [path]: no space left on device'
     """
+    for _ in range(_MOST_ROUNDS):
+        text, before = _cleaned(text), text
+        # Where a piece has gone, what is left can look like an address anew.
+        if text == before:
+            break
+    return text
+
+
+_MOST_ROUNDS = 10
+
+
+def _cleaned(text: str) -> str:
     text = "".join(sign if sign.isprintable() else " " for sign in text)
     pieces, end = [], 0
     for found in _URL.finditer(text):

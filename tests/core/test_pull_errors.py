@@ -168,6 +168,7 @@ _texts = st.one_of(st.text(), st.lists(_pieces).map("".join), st.text(string.pri
 
 @given(_texts)
 @example("https://h?a=1/etc/passwd")
+@example("?FILE://<=")
 def test_cleaning_twice_is_cleaning_once(text):
     once = clean(text)
 
