@@ -211,8 +211,9 @@ def test_an_ollama_that_comes_later_is_noticed_and_remembered(document):
     with Service(f"http://127.0.0.1:{ollama.port}", document) as service:
         until(lambda: "ollama.com/download" in "\n".join(service.said), "the word on Ollama")
         with ollama:
-            until(lambda: json.loads(document.read_text("utf-8"))["models"][ONE_B]["installed"], "the sync")
+            until(lambda: "caught up" in service.log, "the sync")
             assert service.get("/installed")["models"] == [ONE_B]
+            assert json.loads(document.read_text("utf-8"))["models"][ONE_B]["installed"] is True
 
 
 def test_the_demonstration_says_so_and_touches_nothing(tmp_path):
