@@ -16,7 +16,7 @@ from model_core.errors import (
     NameTaken,
     UnknownQuantization,
 )
-from model_core.installed import NOTHING, Inventory, Meant, hold, parameter_count, show
+from model_core.installed import NOTHING, Inventory, Meant, hold, show
 from model_core.memory import check_fit, profile_of
 from model_core.recommender import recommend
 from model_core.records import GIB, InstalledModel, ModelPurpose, StoredModel
@@ -161,28 +161,6 @@ def test_a_larger_model_of_ones_own_stands_before_a_smaller_one():
     ranked = recommend(candidates(*models).values(), wish).ranked
 
     assert [place.model for place in ranked] == ["b-large:1", "a-small:1"]
-
-
-@pytest.mark.parametrize(
-    ("word", "count"),
-    [
-        ("8.0B", 8_000_000_000),
-        ("3.2B", 3_200_000_000),
-        ("137M", 137_000_000),
-        ("140.35K", 140_350),
-        ("8x7B", 56_000_000_000),
-        ("1T", 1_000_000_000_000),
-        ("7b", 7_000_000_000),
-        ("512", 512),
-        ("", None),
-        (None, None),
-        ("7B-Instruct", None),
-        ("-3B", None),
-        ("unknown", None),
-    ],
-)
-def test_the_parameters_are_read_from_ollamas_word(word, count):
-    assert parameter_count(word) == count
 
 
 # --- which form is meant ---------------------------------------------------------------------------------------------

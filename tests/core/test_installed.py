@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from catalog import MODEL_CATALOG
 from model_core import names
 from model_core.errors import InvalidModelName
-from model_core.installed import NOTHING, Inventory, alone, freed_bytes, hold, own_names, resolve, show
+from model_core.installed import NOTHING, Inventory, alone, freed_bytes, hold, own_names, parameter_count, resolve, show
 from model_core.records import InstalledModel
 
 EIGHT_B, ONE_B, UNPUBLISHED, GEMMA = (
@@ -441,3 +441,25 @@ def test_a_name_that_ollama_would_not_take_equals_only_itself():
     assert Inventory([odd]).get("Not a name") is None
     with pytest.raises(InvalidModelName):
         names.parse(odd.name)
+
+
+@pytest.mark.parametrize(
+    ("word", "count"),
+    [
+        ("8.0B", 8_000_000_000),
+        ("3.2B", 3_200_000_000),
+        ("137M", 137_000_000),
+        ("140.35K", 140_350),
+        ("8x7B", 56_000_000_000),
+        ("1T", 1_000_000_000_000),
+        ("7b", 7_000_000_000),
+        ("512", 512),
+        ("", None),
+        (None, None),
+        ("7B-Instruct", None),
+        ("-3B", None),
+        ("unknown", None),
+    ],
+)
+def test_the_parameters_are_read_from_ollamas_word(word, count):
+    assert parameter_count(word) == count
