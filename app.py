@@ -123,7 +123,7 @@ def _serve(settings: Settings, *, demo: bool) -> None:
     stopping = threading.Event()
 
     def on_ready(url: str) -> None:
-        _greet(url, demo=demo, token=settings.token is not None)
+        _greet(url, settings, demo=demo)
         # In the background: the first answer must not wait for an Ollama that does not answer.
         threading.Thread(target=_catch_up, args=(manager, settings, stopping), name="catch-up", daemon=True).start()
 
@@ -149,8 +149,8 @@ def _catch_up(manager: ModelManager, settings: Settings, stopping: threading.Eve
         if _synced(manager, stopping):
             resumed = manager.resume_downloads() if settings.auto_resume else []
             logger.info("caught up downloads_taken_over=%d", len(resumed))
-    except ModelManagerError:
-        logger.exception("catching up failed")
+    except ModelManagerError as error:
+        logger.warning("catching up failed reason=%s", error)
 
 
 def _synced(manager: ModelManager, stopping: threading.Event) -> bool:
@@ -169,14 +169,22 @@ def _synced(manager: ModelManager, stopping: threading.Event) -> bool:
     return False
 
 
-def _greet(url: str, *, demo: bool, token: bool) -> None:
+def _greet(url: str, settings: Settings, *, demo: bool) -> None:
     if demo:
         _say("DEMONSTRATION: a simulated Ollama. No model is real, nothing is installed, no card is used.")
     _say(f"The model manager answers at {url}/api/model")
-    _say("Three things to try:" if not token else "Three things to try, each with -H 'Authorization: Bearer <token>':")
+    _say(
+        "Three things to try:"
+        if not settings.token
+        else "Three things to try, each with -H 'Authorization: Bearer <token>':"
+    )
     _say(f"  curl {url}/api/model/list")
     _say(f"  curl -X POST {url}/api/model/recommend")
     _say(f"  curl {url}/api/model/health")
+    if demo:
+        _say("To join in from another process (Python, terminal, examples/ai_selector.py), set there:")
+        _say(f"  OLLAMA_HOST={settings.ollama_host}")
+        _say(f"  MODEL_MANAGER_METADATA_FILE={settings.metadata_file}")
     _say("Ctrl-C ends it.")
 
 

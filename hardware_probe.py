@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from model_core.plans import Room
@@ -25,8 +25,12 @@ def ollama_disk(environment: Mapping[str, str] = os.environ, home: Path | None =
     said = environment.get("OLLAMA_MODELS", "").strip()
     own = (home or Path.home()) / ".ollama" / "models"
     places = [Path(said)] if said else [own, *([_SERVICE_MODELS] if sys.platform == "linux" else [])]
-    there = next((place for place in places if place.is_dir()), None)
-    folder = there or _nearest_existing(places[0])
+    there = next((place for place in places if _is_there(Path.is_dir, place)), None)
+    folder = there or next(
+        (parent for parent in (places[0], *places[0].parents) if _is_there(Path.exists, parent)), None
+    )
+    if folder is None:
+        return Room()
     try:
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
@@ -35,5 +39,9 @@ def ollama_disk(environment: Mapping[str, str] = os.environ, home: Path | None =
     return Room(free_bytes=free_bytes, path=str(folder), is_certain=there is not None)
 
 
-def _nearest_existing(path: Path) -> Path:
-    return next((parent for parent in (path, *path.parents) if parent.exists()), path)
+def _is_there(look: Callable[[Path], bool], path: Path) -> bool:
+    try:
+        return look(path)
+    except OSError as error:  # the service's folder is closed to other users on many a Linux: not to be known, then
+        logger.debug("not to be looked into path=%s error=%s", path, error)
+        return False

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,6 +148,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_OLLAMA = "http://localhost:11434"
 DEFAULT_REGISTRIES = (names.DEFAULT_HOST, "hf.co")
 ASSUMED_VRAM_GB = 8.0  # the card that AutoDev is made for (RTX 4060)
 # Who waits for a download whose owner went away takes it over; more often than this, something else is wrong.
@@ -197,8 +199,9 @@ class SyncResult:
 class ModelManager:
     """All use cases, on one document and one Ollama. May be used from many threads and processes at once.
 
-    ollama_host    Ollama's address, as its own clients take it
-    metadata_file  the document; a relative path starts beside the modules, not at the working directory
+    ollama_host    Ollama's address, as its own clients take it; left out, OLLAMA_HOST of the environment counts
+    metadata_file  the document; a relative path starts beside the modules, not at the working directory; left out,
+                   MODEL_MANAGER_METADATA_FILE of the environment counts
     client         what speaks to Ollama; made from ollama_host when left out
     vram_gb        what may be used of the card, in GiB; None: not set
     registries     hosts that a model's name may carry
@@ -212,7 +215,7 @@ class ModelManager:
 
     def __init__(
         self,
-        ollama_host: str = "http://localhost:11434",
+        ollama_host: str = DEFAULT_OLLAMA,
         metadata_file: str | PathLike[str] = DEFAULT,
         *,
         client: OllamaClient | None = None,
@@ -223,6 +226,10 @@ class ModelManager:
         registry: RegistryClient | None = None,
         disk: Callable[[], Room] | None = None,
     ) -> None:
+        if ollama_host == DEFAULT_OLLAMA:
+            ollama_host = os.environ.get("OLLAMA_HOST") or ollama_host
+        if metadata_file == DEFAULT:
+            metadata_file = os.environ.get("MODEL_MANAGER_METADATA_FILE") or metadata_file
         if vram_gb is not None:
             advice.gib_as_bytes(vram_gb, "vram_gb")
         if not 1 <= downloads_at_once <= MOST_DOWNLOADS_AT_ONCE:
@@ -521,9 +528,10 @@ class ModelManager:
         """
         with self._undisturbed():
             picture, _ = self._ask()
+            # Before anything else: what is being fetched is not "not installed", and "download it" is no advice.
+            if job := downloads.in_the_way(self._worker.all(), picture.literal(name).name):
+                raise ModelInUse(job.model, job.id)
             model, going = picture.going(name)
-            if job := downloads.in_the_way(self._worker.all(), model):
-                raise ModelInUse(model, job.id)
             self._unload(going)
             for one in going:
                 self._delete(one)

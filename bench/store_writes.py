@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from catalog import MODEL_CATALOG
 from json_store import JsonStore

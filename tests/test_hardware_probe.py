@@ -28,3 +28,12 @@ def test_a_folder_that_is_not_there_yet_is_measured_where_it_would_be_and_doubte
     assert found.path == str(tmp_path)
     assert not found.is_certain
     assert found.free_bytes is not None
+
+
+def test_a_folder_that_may_not_be_looked_into_leaves_the_room_unknown_and_raises_nothing(tmp_path: Path):
+    # A name longer than any system takes: looking at it fails as a closed folder does, also for root.
+    closed = tmp_path / ("x" * 5000)
+
+    found = ollama_disk({"OLLAMA_MODELS": str(closed)}, home=tmp_path)
+
+    assert not found.is_certain

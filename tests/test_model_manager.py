@@ -253,6 +253,7 @@ def test_making_one_asks_nobody_writes_nothing_and_takes_no_time(nobody, tmp_pat
 
 def test_a_relative_path_starts_beside_the_modules(nobody, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_MANAGER_METADATA_FILE")
 
     manager = ModelManager(nobody)
 
@@ -1153,3 +1154,26 @@ def test_closing_twice_harms_nobody(managers):
     manager.close()
 
     assert manager.get_current_model() is None
+
+
+def test_what_is_left_out_is_taken_from_the_environment(simulator, monkeypatch, tmp_path):
+    monkeypatch.setenv("OLLAMA_HOST", simulator.url)
+    monkeypatch.setenv("MODEL_MANAGER_METADATA_FILE", str(tmp_path / "elsewhere.json"))
+
+    manager = ModelManager()
+
+    assert manager.client.address == simulator.url
+    assert manager.store.path == tmp_path / "elsewhere.json"
+    assert ModelManager("http://127.0.0.1:1", tmp_path / "own.json").store.path == tmp_path / "own.json"
+
+
+def test_what_is_being_fetched_is_in_use_and_not_missing(simulator, tmp_path):
+    manager = ModelManager(simulator.url, tmp_path / "document.json")
+    simulator.set_fault("stall", at_bytes=1000)
+    job = manager.start_download("llama3.2:1b-instruct")
+
+    with pytest.raises(ModelInUse) as refused:
+        manager.remove_model("llama3.2:1b-instruct")
+
+    assert refused.value.download == job.id
+    manager.close()

@@ -332,7 +332,9 @@ print("returned", flush=True)
     "signals", [["SIGTERM"], ["SIGINT"], ["SIGINT", "SIGINT", "SIGTERM"], ["SIGHUP"]], ids="-".join
 )
 def test_a_signal_ends_it_cleanly(signals):
-    with subprocess.Popen([sys.executable, "-c", _PROGRAM], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    # Whoever runs the tests may have been started under nohup, which is handed down.
+    program = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n" + _PROGRAM
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         asked = time.monotonic()
         for name in signals:
