@@ -180,7 +180,7 @@ class JsonStore(Generic[T]):
 
     def health(self) -> StoreHealth:
         """Return how the document fares. Does not raise."""
-        problems = [incident.words for incident in self._incidents]
+        problems = []
         try:
             self.read()
             problems += self._damage_words()
@@ -190,8 +190,7 @@ class JsonStore(Generic[T]):
         if refusal is not None:
             problems.append(f"The last write failed: {refusal}")
         set_aside = tuple(self._file.set_aside())
-        told = {incident.set_aside for incident in self._incidents}
-        problems += [f"An unreadable document was set aside as {path}." for path in set_aside if path not in told]
+        problems += self._incident_words(set_aside)
         return StoreHealth(
             path=str(self.path),
             writable=refusal is None and self._file.may_be_written(),
@@ -199,6 +198,15 @@ class JsonStore(Generic[T]):
             set_aside=set_aside,
             incidents=self._incidents,
         )
+
+    def _incident_words(self, set_aside: tuple[str, ...]) -> list[str]:
+        # Whoever removed what was set aside has seen to it, and need not hear of it any more.
+        ours = [one for one in self._incidents if one.set_aside is None or one.set_aside in set_aside]
+        others = set(set_aside) - {one.set_aside for one in ours}
+        return [one.words for one in ours] + [
+            f"An unreadable document was set aside as {path}; what was changed last before that may be missing."
+            for path in sorted(others)
+        ]
 
     def _damage_words(self) -> list[str]:
         damage, published = self._damage, self._published

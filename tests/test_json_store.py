@@ -426,8 +426,11 @@ def test_an_unreadable_document_is_set_aside_and_the_last_good_version_restored(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert aside in caplog.text
     assert store.change(adding("c")).entries == ("a", "c")
-    # A process that comes later tells of it, too.
-    assert aside in process(path).health().problem
+    # A process that comes later tells of it, too, until somebody has removed it.
+    later = process(path, limits)
+    assert aside in later.health().problem
+    Path(aside).unlink()
+    assert later.health().problem is store.health().problem is None
 
 
 def test_a_process_that_saw_the_last_version_restores_it_whole(store, path):
