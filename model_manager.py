@@ -37,6 +37,7 @@ from model_core import (
     advice,
     downloads,
     exchange,
+    fit,
     installed,
     listing,
     memory,
@@ -83,8 +84,8 @@ from model_core.errors import (
     StoreUnwritable,
     UnknownQuantization,
 )
+from model_core.fit import FitCheck
 from model_core.installed import Inventory, Meant
-from model_core.memory import FitCheck
 from model_core.patience import Patience
 from model_core.picture import Picture
 from model_core.plans import DownloadPlan, Room, check_room
@@ -423,7 +424,7 @@ class ModelManager:
     def _fit_of(self, meant: Meant, quantization: str | None, size_bytes: int | None) -> FitCheck | None:
         profile = advice.profile_before(meant.entry, quantization, size_bytes)
         available_bytes, _ = self._available(None)
-        return memory.check_fit(meant.name, quantization, profile, available_bytes) if profile else None
+        return fit.check_fit(meant.name, quantization, profile, available_bytes) if profile else None
 
     def pull_model(
         self,
@@ -631,7 +632,7 @@ class ModelManager:
         available_bytes, _ = self._available(available_vram_gb)
         model, form, profile = picture.profile(name, quantization)
         tokens = advice.check_context(context_tokens)
-        return memory.check_fit(model, form, profile, available_bytes, context_tokens=tokens)
+        return fit.check_fit(model, form, profile, available_bytes, context_tokens=tokens)
 
     def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
         """Say whether a model lies on the card as a whole, and why, in a sentence."""

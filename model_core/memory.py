@@ -1,9 +1,10 @@
-"""How much memory a model needs on the graphics card, and what a card says to that.
+"""How much memory a model needs on the graphics card.
 
-    need = weights on the card + KV cache + compute graph + 457 MiB
+    need = weights on the card + KV cache + compute graph + 457 MiB (+ 1 GiB for a model that sees)
 
 for (model, quantization, context, type of cache). Where the numbers of the transformer are not known, the need is a
-guess from the size of the file, and a range. What Ollama measured after loading stands above both.
+guess from the size of the file, and a range. What Ollama measured after loading stands above both. What a card says to
+a need stands in fit.py.
 
 All memory is in bytes; GiB means 2**30 bytes, which is also what card makers mean by GB.
 """
@@ -18,15 +19,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from model_core.errors import InvalidRequest
-from model_core.records import GIB, MIB, Architecture, CatalogEntry, Record, Variant
+from model_core.records import GIB, MIB, Architecture, CatalogEntry, Record, Tensor, Variant
 
 DEFAULT_CONTEXT_TOKENS = 4096
-SMALLEST_CONTEXT_TOKENS = 512
 
 # What CUDA and ROCm hold before any model: the least memory that Ollama up to 0.9 reserved on a card (llm/memory.go).
 OVERHEAD_BYTES = 457 * MIB
-# llama.cpp leaves this much of a card free when it decides by itself what to put there (llama.cpp#16653).
-RESERVE_BYTES = 1 * GIB
 # Tokens worked on at once while a prompt is read: Ollama's default.
 BATCH_TOKENS = 512
 
@@ -34,6 +32,9 @@ BATCH_TOKENS = 512
 # (ollama#8310, ollama#9730, photoprism-docs#211); a model without eyes needs less, so the guess is on the high side.
 GUESS_FACTOR = (6, 5)
 GUESS_LOW_BYTES, GUESS_HIGH_BYTES = 1 * GIB, 3 * GIB // 2
+# What Ollama keeps free for the part that sees, beside its weights, or puts that part on the processor
+# (llm/llama_server.go, v0.33).
+VISION_BYTES = 1 * GIB
 
 Basis = Literal["catalogue", "show", "guess", "measured"]
 
@@ -71,7 +72,18 @@ _BLOCKS: Mapping[str, _Block] = {
     "Q4_K": _Block(144, 256),
     "Q3_K": _Block(110, 256),
     "Q2_K": _Block(84, 256),
+    "MXFP4": _Block(17, 32),
 }
+
+
+def tensor_bytes(tensor: Tensor) -> int | None:
+    """Return what a tensor takes; None for a type of storage that is not known here.
+
+    >>> tensor_bytes(Tensor(storage="Q4_K", values=128_256 * 4096)) / MIB
+    281.8125
+    """
+    block = _BLOCKS.get(tensor.storage.upper())
+    return block.size_of(tensor.values) if block else None
 
 
 # --- the need --------------------------------------------------------------------------------------------------------
@@ -86,6 +98,7 @@ class MemoryProfile:
     file_type      GGUF's word for the quantization; None counts the token embedding as lying on the card
     context_limit  the most tokens that the model can read; Ollama cuts a longer wish down to it. None: not known
     basis          where the architecture comes from
+    sees           part of the file looks at pictures, and needs memory of its own for that
     measured       context in tokens → bytes on the card, as Ollama counted them after a load that lay wholly there
     """
 
@@ -94,6 +107,7 @@ class MemoryProfile:
     file_type: str | None = None
     context_limit: int | None = None
     basis: Literal["catalogue", "show"] = "catalogue"
+    sees: bool = False
     measured: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -104,6 +118,7 @@ class MemoryNeed(Record):
     kv_cache: int | None
     graph: int | None
     overhead: int | None
+    vision: int | None = Field(default=None, description="what looking at pictures takes besides the weights")
     total: int = Field(description="the figure that decides: for a guess, the upper end of its range")
     low: int
     high: int
@@ -157,7 +172,9 @@ def memory_need(
 
     context = min(context_tokens, profile.context_limit or context_tokens)
     estimate = _estimate(profile, context, kv_type, flash_attention, parallel)
-    on_card = profile.measured.get(context)
+    # A measurement is of the server as it is set up; another cache, or more requests at once, are a what-if.
+    is_as_measured = kv_type is KvType.F16 and parallel == 1
+    on_card = profile.measured.get(context) if is_as_measured else None
     if on_card is None:
         return estimate
     # Ollama counts what it put on the card, not what the card's own software holds besides.
@@ -201,12 +218,14 @@ def _estimate(
     weights = weights_on_card_bytes(profile.file_bytes, architecture, profile.file_type)
     kv_cache = kv_cache_bytes(architecture, context_tokens, kv_type, parallel)
     graph = graph_bytes(architecture, context_tokens, flash_attention=flash_attention, parallel=parallel)
-    total = weights + kv_cache + graph + OVERHEAD_BYTES
+    vision = VISION_BYTES if profile.sees else None
+    total = weights + kv_cache + graph + OVERHEAD_BYTES + (vision or 0)
     return MemoryNeed(
         weights=weights,
         kv_cache=kv_cache,
         graph=graph,
         overhead=OVERHEAD_BYTES,
+        vision=vision,
         total=total,
         low=total,
         high=total,
@@ -223,10 +242,13 @@ def weights_on_card_bytes(file_bytes: int, architecture: Architecture, file_type
     llama.cpp keeps the token embedding in RAM. Small models use the same tensor for their output (tied embeddings);
     then it lies on the card. Where the type of storage is not known, nothing is taken off.
     """
-    block = _BLOCKS.get(_storage_of_embedding(file_type))
-    if architecture.tied_embeddings or block is None:
+    if architecture.tied_embeddings:
         return file_bytes
-    return max(0, file_bytes - block.size_of(architecture.vocabulary * architecture.embedding_length))
+    embedding = architecture.embedding_bytes
+    if embedding is None:
+        values = architecture.vocabulary * architecture.embedding_length
+        embedding = tensor_bytes(Tensor(storage=_storage_of_embedding(file_type), values=values))
+    return max(0, file_bytes - (embedding or 0))
 
 
 def _storage_of_embedding(file_type: str | None) -> str:
@@ -244,9 +266,8 @@ def kv_cache_bytes(
     >>> kv_cache_bytes(mha, 4096) / GIB
     3.125
     """
-    values_per_token = (
-        architecture.layers * architecture.kv_heads * (architecture.key_length + architecture.value_length)
-    )
+    heads = sum(architecture.kv_heads_by_layer) or architecture.layers * architecture.kv_heads
+    values_per_token = heads * (architecture.key_length + architecture.value_length)
     return _BLOCKS[kv_type.upper()].size_of(values_per_token * context_tokens * parallel)
 
 
@@ -267,157 +288,6 @@ def graph_bytes(architecture: Architecture, context_tokens: int, *, flash_attent
     else:
         inner = 1 + 4 * width + scores
     return max(4 * batch * inner, output)
-
-
-# --- the verdict -----------------------------------------------------------------------------------------------------
-
-
-class Verdict(StrEnum):
-    """What a card says to a need, the best first."""
-
-    FITS = "fits"
-    TIGHT = "tight"
-    SPILLS = "spills"
-    TOO_LARGE = "too_large"
-
-    @property
-    def rank(self) -> int:
-        """0 for the best."""
-        return _RANK[self]
-
-    @property
-    def runs_on_card(self) -> bool:
-        """Whether the whole model lies on the card, and so may be recommended."""
-        return self in (Verdict.FITS, Verdict.TIGHT)
-
-
-_RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
-
-
-def verdict(need_bytes: int, available_bytes: int, *, ram_free_bytes: int | None = None) -> Verdict:
-    """Say how a need goes with what is available on the card.
-
-    fits       a reserve of 1 GiB stays free: "comfortably"
-    tight      it fits, and nothing else may come
-    spills     the card and half of the free RAM hold it: slow, and Ollama does it without a word
-    too_large  more than that
-
-    Where the free RAM is not known, nothing can be said to be too large: it spills.
-
-    >>> verdict(6 * GIB, 8 * GIB), verdict(6 * GIB, 6 * GIB), verdict(6 * GIB, 4 * GIB, ram_free_bytes=2 * GIB)
-    (<Verdict.FITS: 'fits'>, <Verdict.TIGHT: 'tight'>, <Verdict.TOO_LARGE: 'too_large'>)
-    """
-    if need_bytes <= available_bytes - RESERVE_BYTES:
-        return Verdict.FITS
-    if need_bytes <= available_bytes:
-        return Verdict.TIGHT
-    if ram_free_bytes is None or need_bytes <= available_bytes + ram_free_bytes // 2:
-        return Verdict.SPILLS
-    return Verdict.TOO_LARGE
-
-
-def largest_context(
-    profile: MemoryProfile,
-    available_bytes: int,
-    *,
-    at_most: int | None = None,
-    at_least_verdict: Verdict = Verdict.FITS,
-    kv_type: KvType = KvType.F16,
-    flash_attention: bool | None = None,
-    parallel: int = 1,
-) -> int | None:
-    """Return the longest context, a power of two from 512 on, with which the model still gets this verdict.
-
-    at_most  looks no further than this, nor further than the model can read. None where no context is short enough,
-    and where neither limit is known.
-    """
-    limits = [limit for limit in (at_most, profile.context_limit) if limit is not None]
-    if not limits or min(limits) < SMALLEST_CONTEXT_TOKENS:
-        return None
-
-    def goes(context: int) -> bool:
-        need = memory_need(profile, context, kv_type=kv_type, flash_attention=flash_attention, parallel=parallel)
-        return verdict(need.total, available_bytes).rank <= at_least_verdict.rank
-
-    # An estimate never falls as the context grows, so the shortest decides whether to look at all. A measurement may
-    # lie below the estimate for a shorter context.
-    if not profile.measured and not goes(SMALLEST_CONTEXT_TOKENS):
-        return None
-    longest = min(limits).bit_length() - 1
-    shortest = SMALLEST_CONTEXT_TOKENS.bit_length() - 1
-    return next((1 << power for power in range(longest, shortest - 1, -1) if goes(1 << power)), None)
-
-
-class FitCheck(Record):
-    """Whether one model in one quantization goes with what is available, and why."""
-
-    model: str
-    quantization: str | None
-    compatible: bool = Field(description="fits or tight: the whole model lies on the card")
-    verdict: Verdict
-    need: MemoryNeed
-    available_bytes: int
-    margin_bytes: int = Field(description="what stays free; below zero, what is missing")
-    basis: Basis
-    fits_with_context: int | None = Field(
-        default=None, description="for what does not fit: the longest shorter context with which it would"
-    )
-    message: str
-
-
-def check_fit(
-    model: str,
-    quantization: str | None,
-    profile: MemoryProfile,
-    available_bytes: int,
-    *,
-    context_tokens: int = DEFAULT_CONTEXT_TOKENS,
-    ram_free_bytes: int | None = None,
-    kv_type: KvType = KvType.F16,
-    flash_attention: bool | None = None,
-    parallel: int = 1,
-) -> FitCheck:
-    """Compare what a model needs with what is available. The model and the quantization are for the message only."""
-    need = memory_need(profile, context_tokens, kv_type=kv_type, flash_attention=flash_attention, parallel=parallel)
-    found = verdict(need.total, available_bytes, ram_free_bytes=ram_free_bytes)
-    shorter = None
-    if not found.runs_on_card:
-        shorter = largest_context(
-            profile,
-            available_bytes,
-            at_most=need.context_tokens - 1,
-            at_least_verdict=Verdict.TIGHT,
-            kv_type=kv_type,
-            flash_attention=flash_attention,
-            parallel=parallel,
-        )
-    return FitCheck(
-        model=model,
-        quantization=quantization,
-        compatible=found.runs_on_card,
-        verdict=found,
-        need=need,
-        available_bytes=available_bytes,
-        margin_bytes=available_bytes - need.total,
-        basis=need.basis,
-        fits_with_context=shorter,
-        message=_message(label(model, quantization), found, need, available_bytes, shorter),
-    )
-
-
-def _message(name: str, found: Verdict, need: MemoryNeed, available_bytes: int, shorter: int | None) -> str:
-    margin_bytes = available_bytes - need.total
-    start = f"{name} needs {format_need(need)}; {format_memory(available_bytes)} are available"
-    if found is Verdict.FITS:
-        return f"{start}, so it fits, with {format_memory(margin_bytes)} to spare."
-    if found is Verdict.TIGHT:
-        return f"{start}: tight, with {format_memory(margin_bytes)} to spare. Close other programs that use the card."
-    if found is Verdict.SPILLS:
-        end = f"The missing {format_memory(-margin_bytes)} would lie in RAM, which is slow."
-    else:
-        end = f"{format_memory(-margin_bytes)} are missing, more than the free RAM could take over."
-    hint = f" It would fit with a context of {shorter:,} tokens." if shorter else ""
-    return f"{start}. {end}{hint}"
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -448,5 +318,9 @@ def label(model: str, quantization: str | None) -> str:
     >>> label("llama3.1:8b-instruct", "q4"), label("mine:latest", None), label("mine:latest", "Q5_K_M")
     ('llama3.1:8b-instruct (4-bit)', 'mine:latest', 'mine:latest (Q5_K_M)')
     """
-    words = {"q4": "4-bit", "q8": "8-bit"}
-    return f"{model} ({words.get(quantization, quantization)})" if quantization else model
+    return f"{model} ({form_in_words(quantization)})" if quantization else model
+
+
+def form_in_words(quantization: str) -> str:
+    """Return a quantization as people read it: our own two words in bits, Ollama's as they are."""
+    return {"q4": "4-bit", "q8": "8-bit"}.get(quantization, quantization)

@@ -6,12 +6,13 @@ type than Ollama gives it. Keys that are not named here are passed over: each ve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model_core.records import Answer, InstalledModel, ModelDetails, RunningModel
+from model_core.records import Answer, InstalledModel, ModelDetails, RunningModel, Tensor
 
 
 class _Wire(BaseModel):
@@ -66,11 +67,18 @@ class _LoadedList(_Wire):
     models: list[_Loaded] | None
 
 
+class _Tensor(_Wire):
+    name: str
+    type: str
+    shape: list[_Int]
+
+
 class _Shown(_Wire):
     details: _Details | None = None
     model_info: dict[str, Any] | None = None
     projector_info: dict[str, Any] | None = None
     capabilities: list[str] | None = None
+    tensors: list[_Tensor] | None = None
     parameters: str | None = None
     template: str | None = None
     system: str | None = None
@@ -144,14 +152,18 @@ def running_models(data: Any) -> list[RunningModel]:
 
 
 def model_details(model: str, data: Any) -> ModelDetails:
-    """Read the answer of /api/show. Left out are the modelfile, which holds paths of the server, and the tensors."""
+    """Read the answer of /api/show. Left out are the modelfile, which holds paths of the server, and most tensors."""
     shown = _Shown.model_validate(data)
     details = shown.details or _Details()
+    tensors = {tensor.name: tensor for tensor in shown.tensors or ()}
+    embedding = tensors.get("token_embd.weight")
     return ModelDetails(
         name=model,
         capabilities=None if shown.capabilities is None else tuple(shown.capabilities),
         model_info=shown.model_info or {},
         projector_info=shown.projector_info,
+        token_embedding=Tensor(storage=embedding.type, values=math.prod(embedding.shape)) if embedding else None,
+        tied_embeddings="output.weight" not in tensors if embedding else None,
         # A model made from a file has the path of that file for a parent.
         parent_model=_unless_path(details.parent_model),
         format=details.format or None,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from model_core.errors import InsufficientDisk
+from model_core.fit import FitCheck
 from model_core.manifests import Manifest
-from model_core.memory import FitCheck
 from model_core.records import CatalogEntry, Reason, Record
 
 # A disk that is filled to the last byte takes the machine with it. A guess: Ollama itself looks at nothing.

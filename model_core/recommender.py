@@ -25,18 +25,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from model_core.errors import NoSuitableModel
+from model_core.fit import Verdict, largest_context, verdict
 from model_core.memory import (
     DEFAULT_CONTEXT_TOKENS,
     KvType,
     MemoryNeed,
     MemoryProfile,
-    Verdict,
     format_memory,
     label,
-    largest_context,
     memory_need,
     profile_of,
-    verdict,
 )
 from model_core.records import CatalogEntry, ModelPurpose, Reason, Record, Variant
 

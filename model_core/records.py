@@ -58,6 +58,10 @@ class Architecture(Record):
     experts: int = 0
     experts_used: int = 0
     active_parameters: int | None = None
+    kv_heads_by_layer: tuple[int, ...] = Field(
+        default=(), description="where they differ from layer to layer; 0 for a layer that caches nothing"
+    )
+    embedding_bytes: int | None = Field(default=None, description="of the token embedding, where the file tells it")
 
 
 class Variant(Record):
@@ -126,6 +130,20 @@ class RunningModel(Record):
     context_tokens: int | None
     expires_at: str | None
 
+    @property
+    def gpu_share(self) -> float | None:
+        """How much of it lies on the card, from 0 to 1; None where Ollama does not know."""
+        if not self.size_bytes or self.size_vram_bytes is None:
+            return None
+        return min(1.0, self.size_vram_bytes / self.size_bytes)
+
+
+class Tensor(Record):
+    """One tensor of the weights' file: GGUF's word for how it is stored, and how many values it has."""
+
+    storage: str
+    values: int
+
 
 class ModelDetails(Record):
     """What Ollama tells of one installed model; never a path of its machine, never the list of tensors."""
@@ -134,6 +152,10 @@ class ModelDetails(Record):
     capabilities: tuple[str, ...] | None = Field(default=None, description="None where this Ollama does not tell")
     model_info: dict[str, Any] = Field(
         default_factory=dict, description="the keys of the weights' file; a list is null unless asked for"
+    )
+    token_embedding: Tensor | None = Field(default=None, description="None where this Ollama lists no tensors")
+    tied_embeddings: bool | None = Field(
+        default=None, description="the output uses the token embedding; None where this Ollama lists no tensors"
     )
     projector_info: dict[str, Any] | None = Field(default=None, description="the same of the part that sees")
     parent_model: str | None = None

@@ -16,8 +16,9 @@ from model_core.errors import (
     NameTaken,
     UnknownQuantization,
 )
+from model_core.fit import check_fit
 from model_core.installed import NOTHING, Inventory, Meant, hold, show
-from model_core.memory import check_fit, profile_of
+from model_core.memory import profile_of
 from model_core.recommender import recommend
 from model_core.records import GIB, InstalledModel, ModelPurpose, StoredModel
 from model_core.usage import check_event

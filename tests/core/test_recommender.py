@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from catalog import MODEL_CATALOG
 from model_core.errors import NoSuitableModel
-from model_core.memory import GIB, MemoryProfile, Verdict, check_fit, format_memory
+from model_core.fit import Verdict, check_fit
+from model_core.memory import MemoryProfile, format_memory
 from model_core.recommender import (
     Candidate,
     Criteria,
@@ -20,7 +21,7 @@ from model_core.recommender import (
     format_seconds,
     recommend,
 )
-from model_core.records import ModelPurpose
+from model_core.records import GIB, ModelPurpose
 
 CATALOGUE = [candidate_of(entry, variant) for entry in MODEL_CATALOG.values() for variant in entry.variants]
 

@@ -1,0 +1,138 @@
+"""What a card says to a need never surprises, and what is named as a way to make a model fit makes it fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_cases import contexts, kv_types, profiles, sizes, the_profile
+
+from catalog import MODEL_CATALOG
+from model_core.fit import Verdict, check_fit, largest_context, verdict
+from model_core.memory import MemoryProfile, memory_need, profile_of
+from model_core.records import GIB
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("need_gib", "available_gib", "ram_gib", "expected"),
+    [
+        (7, 8, None, Verdict.FITS),
+        (7.01, 8, None, Verdict.TIGHT),
+        (8, 8, None, Verdict.TIGHT),
+        (8.01, 8, None, Verdict.SPILLS),
+        (8.01, 8, 1, Verdict.SPILLS),
+        (12, 8, 8, Verdict.SPILLS),
+        (12.01, 8, 8, Verdict.TOO_LARGE),
+        (8.01, 8, 0, Verdict.TOO_LARGE),
+        (1, 0, None, Verdict.SPILLS),
+        (1, 0, 2, Verdict.SPILLS),
+        (1, 0, 1, Verdict.TOO_LARGE),
+        (0.4, 0.5, None, Verdict.TIGHT),
+    ],
+)
+def test_the_verdict_keeps_one_gib_of_the_card_and_half_of_the_ram_free(need_gib, available_gib, ram_gib, expected):
+    ram = None if ram_gib is None else int(ram_gib * GIB)
+
+    assert verdict(int(need_gib * GIB), int(available_gib * GIB), ram_free_bytes=ram) is expected
+
+
+@given(need=sizes, available=sizes, more=sizes, ram=st.none() | sizes)
+def test_more_memory_never_gives_a_smaller_verdict(need, available, more, ram):
+    before = verdict(need, available, ram_free_bytes=ram)
+
+    assert verdict(need, available + more, ram_free_bytes=ram).rank <= before.rank
+    if ram is not None:
+        assert verdict(need, available, ram_free_bytes=ram + more).rank <= before.rank
+
+
+# --- context and the check -------------------------------------------------------------------------------------------
+
+
+@given(profile=profiles, available=sizes, at_most=contexts, kv_type=kv_types)
+def test_the_largest_context_fits_and_twice_as_much_would_not(profile, available, at_most, kv_type):
+    found = largest_context(profile, available, at_most=at_most, kv_type=kv_type)
+    limit = min(at_most, profile.context_limit or at_most)
+
+    def fits(context):
+        return verdict(memory_need(profile, context, kv_type=kv_type).total, available) is Verdict.FITS
+
+    if found is None:
+        assert limit < 512 or not fits(512)
+    else:
+        assert 512 <= found <= limit
+        assert found & (found - 1) == 0
+        assert fits(found)
+        assert found * 2 > limit or not fits(found * 2)
+
+
+def test_a_card_of_six_gib_holds_the_8b_comfortably_with_no_context_and_tightly_with_4096():
+    profile = the_profile("llama3.1:8b-instruct")
+
+    assert largest_context(profile, 6 * GIB) is None
+    assert largest_context(profile, 6 * GIB, at_least_verdict=Verdict.TIGHT) == 4096
+    assert largest_context(profile, 8 * GIB) == 8192
+
+
+def test_the_largest_context_of_a_model_whose_limit_nobody_knows_is_unknown():
+    assert largest_context(MemoryProfile(file_bytes=1), 8 * GIB) is None
+
+
+def test_a_measurement_below_the_estimate_is_found_though_shorter_contexts_are_estimated_higher():
+    entry = MODEL_CATALOG["llama3.1:8b-instruct"]
+    profile = profile_of(entry, entry.variants[0], measured={4096: 4 * GIB})
+
+    assert largest_context(profile, 5 * GIB, at_least_verdict=Verdict.TIGHT) == 4096
+
+
+@pytest.mark.parametrize(
+    ("available_gib", "ram_gib", "compatible", "words"),
+    [
+        (8, None, True, "so it fits, with 2.46 GiB to spare"),
+        (6, None, True, "tight, with 469 MiB to spare"),
+        (5.4, 32, False, "would lie in RAM, which is slow. It would fit with a context of 2,048 tokens."),
+        (4, 32, False, "The missing 1.54 GiB would lie in RAM, which is slow."),
+        (1, 2, False, "4.54 GiB are missing, more than the free RAM could take over."),
+    ],
+)
+def test_the_check_says_in_figures_what_fits_and_what_would_make_it_fit(available_gib, ram_gib, compatible, words):
+    check = check_fit(
+        "llama3.1:8b-instruct",
+        "q4",
+        the_profile("llama3.1:8b-instruct"),
+        int(available_gib * GIB),
+        ram_free_bytes=None if ram_gib is None else ram_gib * GIB,
+    )
+
+    assert check.compatible is compatible is check.verdict.runs_on_card
+    assert check.margin_bytes == check.available_bytes - check.need.total
+    assert check.message.startswith("llama3.1:8b-instruct (4-bit) needs 5.54 GiB (with a context of 4,096 tokens)")
+    assert words in check.message
+
+
+def test_the_check_gives_a_guess_as_a_range_and_a_measurement_as_one():
+    guess = check_fit("gemma3:4b", None, the_profile("gemma3:4b"), 8 * GIB)
+    measured = check_fit("mine:latest", "Q5_K_M", MemoryProfile(file_bytes=GIB, measured={4096: 3 * GIB}), 8 * GIB)
+
+    assert guess.message.startswith("gemma3:4b needs 4.73 GiB to 5.23 GiB (guessed from the size of its file); 8 GiB")
+    assert measured.message.startswith("mine:latest (Q5_K_M) needs 3.45 GiB (measured with a context of 4,096 tokens)")
+    assert (guess.basis, measured.basis) == ("guess", "measured")
+
+
+def test_the_check_never_names_a_longer_context_as_a_way_to_fit():
+    entry = MODEL_CATALOG["llama3.1:8b-instruct"]
+    profile = profile_of(entry, entry.variants[0], measured={8192: 3 * GIB})
+
+    assert check_fit(entry.name, "q4", profile, 4 * GIB, context_tokens=4096).fits_with_context is None
+
+
+@given(profile=profiles, available=sizes, context=contexts, ram=st.none() | sizes)
+def test_a_shorter_context_that_the_check_names_really_makes_it_fit(profile, available, context, ram):
+    check = check_fit("m", None, profile, available, context_tokens=context, ram_free_bytes=ram)
+
+    if check.fits_with_context is not None:
+        assert not check.compatible
+        assert check.fits_with_context < context
+        again = check_fit("m", None, profile, available, context_tokens=check.fits_with_context, ram_free_bytes=ram)
+        assert again.compatible
