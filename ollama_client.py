@@ -19,7 +19,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -40,6 +40,7 @@ from model_core.errors import (
     PullEnded,
     PullFailed,
 )
+from model_core.memory import DEFAULT_CONTEXT_TOKENS
 from model_core.ollama_host import is_loopback, read_host
 from model_core.records import Answer, CatalogEntry, InstalledModel, ModelDetails, RunningModel
 from ollama_wire import Call, Garbled, Json, Opened, Wire, objects, read_as
@@ -74,6 +75,9 @@ class OllamaClient:
     enable_quantization  generate, generate_config use the catalogue's variant of quantization_bits, where there is one
     config_schema        the JSON schema that generate_config asks for
     catalog              where variants are looked up
+    context_of           how many tokens of context a model is used with. It goes along with every load and every
+                         question that does not say another: left to itself, Ollama takes one by the size of the card,
+                         and loads the model anew whenever it changes
 
     Times are in seconds and say how long Ollama may be silent; a whole call may take twice as long. Where nobody
     listens, an answer comes at once, on Windows after some 2 s.
@@ -94,7 +98,9 @@ class OllamaClient:
         config_timeout_s: float = 60.0,
         config_schema: Json | None = None,
         catalog: Mapping[str, CatalogEntry] = MODEL_CATALOG,
+        context_of: Callable[[str], int] = lambda model: DEFAULT_CONTEXT_TOKENS,
     ) -> None:
+        self.context_of = context_of
         self.address = read_host(host)
         self.is_local = is_loopback(self.address)
         self._wire = Wire(self.address, connect_timeout_s)
@@ -243,7 +249,8 @@ class OllamaClient:
 
         Raises OllamaModelMissing.
         """
-        body = {"model": model, "stream": False, **_given({"keep_alive": keep_alive, "options": options})}
+        wishes = {"keep_alive": keep_alive, "options": self._options(model, options)}
+        body = {"model": model, "stream": False, **_given(wishes)}
         call = Call("POST", "/api/generate", f"loading {model}", self._load_s, body, model)
         _, _, done = read_as(call, ollama_answers.piece, self._wire.answer(call))
         if not done:
@@ -277,9 +284,13 @@ class OllamaClient:
 
         Raises OllamaModelMissing, AnswerCutShort where Ollama stopped before the end.
         """
-        wishes = {"options": options, "format": format, "system": system, "keep_alive": keep_alive, "think": think}
+        wishes = {"format": format, "system": system, "keep_alive": keep_alive, "think": think}
+        wishes["options"] = self._options(model, options)
         body = {"model": model, "prompt": prompt, "stream": False, **_given(wishes), **_images(images)}
         return self._answer("/api/generate", body, timeout_s)
+
+    def _options(self, model: str, options: Json | None) -> Json:
+        return {"num_ctx": self.context_of(model), **(options or {})}
 
     def chat_answer(
         self,
@@ -293,7 +304,8 @@ class OllamaClient:
         timeout_s: float | None = None,
     ) -> Answer:
         """Return the next message of a conversation; else as generate_answer."""
-        wishes = {"options": options, "format": format, "keep_alive": keep_alive, "think": think}
+        wishes = {"format": format, "keep_alive": keep_alive, "think": think}
+        wishes["options"] = self._options(model, options)
         body = {"model": model, "messages": list(messages), "stream": False, **_given(wishes)}
         return self._answer("/api/chat", body, timeout_s)
 
@@ -325,7 +337,8 @@ class OllamaClient:
         timeout_s is the longest silence: the load before the first piece counts, the length of the answer does not.
         Raises as generate_answer does, at the first piece.
         """
-        wishes = {"options": options, "format": format, "system": system, "keep_alive": keep_alive, "think": think}
+        wishes = {"format": format, "system": system, "keep_alive": keep_alive, "think": think}
+        wishes["options"] = self._options(model, options)
         body = {"model": model, "prompt": prompt, "stream": True, **_given(wishes), **_images(images)}
         call = Call("POST", "/api/generate", f"generating with {model}", timeout_s or self._generate_s, body, model)
         texts: list[str] = []

@@ -16,6 +16,7 @@ from model_core.errors import (
 )
 from model_core.installed import Holding, Inventory, Meant, Shown
 from model_core.memory import MemoryProfile, profile_of
+from model_core.profiles import CATALOGUE_ONLY, Profiles
 from model_core.recommender import Candidate, Criteria, candidate_of
 from model_core.records import (
     GIB,
@@ -85,7 +86,10 @@ def check_context(context_tokens: Any) -> int:
 
 
 def candidates(
-    entries: Mapping[str, CatalogEntry], records: Mapping[str, StoredModel], shown: Shown
+    entries: Mapping[str, CatalogEntry],
+    records: Mapping[str, StoredModel],
+    shown: Shown,
+    profiles: Profiles = CATALOGUE_ONLY,
 ) -> list[Candidate]:
     """Return every model in every quantization that could be recommended.
 
@@ -95,7 +99,7 @@ def candidates(
     for name, entry in entries.items():
         held, stored = shown.entries[name], records.get(name, _NO_RECORD)
         if own := installed.alone(entry, held):
-            found.append(_of_installed(own, stored, entry))
+            found.append(_of_installed(own, stored, profiles, entry))
             continue
         for variant in entry.variants:
             there, answers = held.by_quantization.get(variant.quantization), _answers(entry, held, variant)
@@ -110,9 +114,10 @@ def candidates(
                     success_count=sums.success_count,
                     failure_count=sums.count - sums.success_count,
                     mean_seconds=usage.mean_s(sums),
+                    memory=profiles.of_variant(entry, variant, there),
                 )
             )
-    found += [_of_installed(model, records.get(model.name, _NO_RECORD)) for model in shown.others]
+    found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles) for model in shown.others]
     return found
 
 
@@ -131,11 +136,13 @@ def _usage_of(stored: StoredModel, digest: str | None, takes_unknown: bool) -> U
     )
 
 
-def _of_installed(model: InstalledModel, stored: StoredModel, entry: CatalogEntry | None = None) -> Candidate:
+def _of_installed(
+    model: InstalledModel, stored: StoredModel, profiles: Profiles, entry: CatalogEntry | None = None
+) -> Candidate:
     sums = _usage_of(stored, model.digest, takes_unknown=True)
     return Candidate(
         name=entry.name if entry else model.name,
-        memory=MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens),
+        memory=profiles.of_installed(model),
         purpose=entry.purpose if entry else stored.purpose,
         quantization=model.quantization_level,
         parameters=installed.parameter_count(model.parameter_size),
@@ -148,7 +155,11 @@ def _of_installed(model: InstalledModel, stored: StoredModel, entry: CatalogEntr
 
 
 def profile(
-    meant: Meant, quantization: str | None, held: Holding, inventory: Inventory
+    meant: Meant,
+    quantization: str | None,
+    held: Holding,
+    inventory: Inventory,
+    profiles: Profiles = CATALOGUE_ONLY,
 ) -> tuple[str | None, MemoryProfile]:
     """Return which form of a model is meant, and what its need follows from.
 
@@ -160,11 +171,12 @@ def profile(
     if own is not None:
         if asked and asked != own.quantization_level:
             raise UnknownQuantization(meant.name, [own.quantization_level] if own.quantization_level else ())
-        return own.quantization_level, MemoryProfile(file_bytes=own.size_bytes, context_limit=own.context_tokens)
+        return own.quantization_level, profiles.of_installed(own)
     if entry is None:
         raise ModelNotFound(meant.name)
     variant = variant_of(entry, asked or held.quantization)
-    return variant.quantization, profile_of(entry, variant)
+    there = held.by_quantization.get(variant.quantization)
+    return variant.quantization, profiles.of_variant(entry, variant, there)
 
 
 def profile_before(

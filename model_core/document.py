@@ -240,7 +240,9 @@ def remember(document: Document, seen: OllamaSeen, shown: Shown, copied: Mapping
     if models == document.models and seen.models == before.models and seen.version == before.version:
         return document
     heard = before.model_copy(update={field: getattr(seen, field) for field in OllamaSeen.model_fields})
-    return document.model_copy(update={"models": models, "ollama": heard})
+    digests = {model.digest for model in seen.models}
+    described = {digest: told for digest, told in document.described.items() if digest in digests}
+    return document.model_copy(update={"models": models, "ollama": heard, "described": described})
 
 
 def read_import(raw: bytes, codec: DocumentCodec) -> Document:

@@ -19,7 +19,7 @@ from model_core.records import CatalogEntry, Document, History, Record, StoredMo
 Mode = Literal["merge", "replace"]
 
 # An export is for another machine: what is going on here, and what this Ollama holds, is not of interest there.
-_STAYS_HERE = {"downloads", "ollama", "revision"}
+_STAYS_HERE = {"downloads", "ollama", "revision", "described", "measured"}
 # What an export has besides, and a document has not.
 _ENVELOPE = {"exported_at", "checksum"}
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from model_core import installed, memory
 from model_core.errors import InvalidRequest
 from model_core.installed import Holding, Shown
+from model_core.profiles import CATALOGUE_ONLY, Profiles
 from model_core.records import GIB, CatalogEntry, InstalledModel, ModelMetadata, ModelPurpose, StoredModel
 
 Source = Literal["catalog", "custom", "installed"]
@@ -16,7 +17,11 @@ _NO_RECORD = StoredModel(name="")
 
 
 def all_models(
-    entries: Mapping[str, CatalogEntry], custom: Iterable[str], records: Mapping[str, StoredModel], shown: Shown
+    entries: Mapping[str, CatalogEntry],
+    custom: Iterable[str],
+    records: Mapping[str, StoredModel],
+    shown: Shown,
+    profiles: Profiles = CATALOGUE_ONLY,
 ) -> list[ModelMetadata]:
     """Return every model that there is something to say of, the smallest first.
 
@@ -24,14 +29,22 @@ def all_models(
     """
     own = set(custom)
     models = [
-        of_entry(entry, records.get(name, _NO_RECORD), shown.entries[name], "custom" if name in own else "catalog")
+        of_entry(
+            entry, records.get(name, _NO_RECORD), shown.entries[name], "custom" if name in own else "catalog", profiles
+        )
         for name, entry in entries.items()
     ]
-    models += [of_installed(model, records.get(model.name, _NO_RECORD)) for model in shown.others]
+    models += [of_installed(model, records.get(model.name, _NO_RECORD), profiles) for model in shown.others]
     return sorted(models, key=_weight)
 
 
-def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: Source = "catalog") -> ModelMetadata:
+def of_entry(
+    entry: CatalogEntry,
+    stored: StoredModel,
+    held: Holding,
+    source: Source = "catalog",
+    profiles: Profiles = CATALOGUE_ONLY,
+) -> ModelMetadata:
     """Return a model of the catalogue as it is shown; where a model of the user's own stands under its id, that one."""
     answering = held.answering
     shown = ModelMetadata.model_construct(
@@ -54,7 +67,7 @@ def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: So
         parameters=entry.parameters,
         context_tokens=entry.context_tokens,
         license=entry.license,
-        memory=_memory_of_entry(entry),
+        memory=_memory_of_entry(entry, held, profiles),
         digest=held.digest,
         own_model=held.own_model,
         installed_quantization=held.quantization,
@@ -67,15 +80,15 @@ def of_entry(entry: CatalogEntry, stored: StoredModel, held: Holding, source: So
     alone = installed.alone(entry, held)
     if alone is None:
         return shown
-    told = _said_by_ollama(alone)
+    told = _said_by_ollama(alone, profiles)
     if held.own_model:
         return shown.model_copy(update={**told, "license": None, "languages": ()})
     return shown.model_copy(update={field: told[field] for field in ("memory", "installed_quantization")})
 
 
-def _said_by_ollama(model: InstalledModel) -> dict[str, Any]:
+def _said_by_ollama(model: InstalledModel, profiles: Profiles) -> dict[str, Any]:
     """Return what is true of a model that the catalogue has no figures of."""
-    need = _guess(model)
+    need = memory.memory_need(profiles.of_installed(model))
     return {
         "capabilities": model.capabilities or (),
         "parameters": installed.parameter_count(model.parameter_size),
@@ -87,9 +100,9 @@ def _said_by_ollama(model: InstalledModel) -> dict[str, Any]:
     }
 
 
-def of_installed(model: InstalledModel, stored: StoredModel) -> ModelMetadata:
+def of_installed(model: InstalledModel, stored: StoredModel, profiles: Profiles = CATALOGUE_ONLY) -> ModelMetadata:
     """Return a model that Ollama holds and the catalogue does not know."""
-    need = _guess(model)
+    need = memory.memory_need(profiles.of_installed(model))
     return ModelMetadata.model_construct(
         name=model.name,
         size=(model.parameter_size or stored.size).lower(),
@@ -105,12 +118,8 @@ def of_installed(model: InstalledModel, stored: StoredModel) -> ModelMetadata:
         display_name=model.name,
         source="installed",
         installed_as=(model.name,),
-        **_said_by_ollama(model),
+        **_said_by_ollama(model, profiles),
     )
-
-
-def _guess(model: InstalledModel) -> memory.MemoryNeed:
-    return memory.memory_need(memory.MemoryProfile(file_bytes=model.size_bytes, context_limit=model.context_tokens))
 
 
 def chosen(
@@ -151,8 +160,11 @@ def _usage(stored: StoredModel) -> dict[str, Any]:
     }
 
 
-def _memory_of_entry(entry: CatalogEntry) -> dict[str, Any]:
-    needs = {v.quantization: memory.memory_need(memory.profile_of(entry, v)) for v in entry.variants}
+def _memory_of_entry(entry: CatalogEntry, held: Holding, profiles: Profiles) -> dict[str, Any]:
+    needs = {
+        v.quantization: memory.memory_need(profiles.of_variant(entry, v, held.by_quantization.get(v.quantization)))
+        for v in entry.variants
+    }
     if not needs:
         return {"need_bytes": {}}
     return {"need_bytes": {name: need.total for name, need in needs.items()}, **_basis(next(iter(needs.values())))}

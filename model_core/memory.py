@@ -132,13 +132,15 @@ class MemoryNeed(Record):
 def profile_of(entry: CatalogEntry, variant: Variant, measured: Mapping[int, int] | None = None) -> MemoryProfile:
     """Return what a catalogue entry, or a custom one, says of one of its quantizations.
 
-    A model that sees is always guessed: its projector, and the graph for pictures, are in none of our figures.
+    A model that sees is guessed: its projector, and the graph for pictures, are in none of the catalogue's figures.
     """
+    sees = "vision" in entry.capabilities
     return MemoryProfile(
         file_bytes=variant.weights_bytes or variant.size_bytes,
-        architecture=None if "vision" in entry.capabilities else entry.architecture,
+        architecture=None if sees else entry.architecture,
         file_type=variant.file_type,
         context_limit=entry.context_tokens,
+        sees=sees,
         measured=measured or {},
     )
 

@@ -10,8 +10,9 @@ from model_core.document import new_model
 from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.memory import MemoryProfile
+from model_core.profiles import SEEING, Profiles
 from model_core.recommender import Candidate
-from model_core.records import CatalogEntry, Document, ModelMetadata, StoredModel
+from model_core.records import CatalogEntry, Document, InstalledModel, ModelMetadata, StoredModel
 from model_core.usage import Statistics
 
 # Of what has gone: neither what Ollama held, nor how its figures are kept.
@@ -73,9 +74,14 @@ class Picture:
         return records
 
     @cached_property
+    def profiles(self) -> Profiles:
+        """What the needs follow from."""
+        return Profiles(self.document.described, self.document.measured)
+
+    @cached_property
     def models(self) -> tuple[ModelMetadata, ...]:
         """Every model that there is something to say of, the smallest first."""
-        return tuple(listing.all_models(self.entries, self._custom, self.records, self.shown))
+        return tuple(listing.all_models(self.entries, self._custom, self.records, self.shown, self.profiles))
 
     @cached_property
     def _model_of(self) -> Mapping[str, ModelMetadata]:
@@ -176,12 +182,21 @@ class Picture:
 
     def candidates(self) -> list[Candidate]:
         """Return what the recommender chooses from."""
-        return advice.candidates(self.entries, self.records, self.shown)
+        return advice.candidates(self.entries, self.records, self.shown, self.profiles)
 
     def profile(self, name: str, quantization: str | None) -> tuple[str, str | None, MemoryProfile]:
         """Return which model in which form is meant, and what its need follows from."""
         meant = self.known(name)
-        return meant.name, *advice.profile(meant, quantization, self.held(meant), self.inventory)
+        return meant.name, *advice.profile(meant, quantization, self.held(meant), self.inventory, self.profiles)
+
+    def undescribed(self) -> list[InstalledModel]:
+        """Return what is installed, each digest once, whose numbers neither the catalogue nor Ollama has told yet."""
+        unknown = {model.digest: model for model in self.shown.others}
+        for name, held in self.shown.entries.items():
+            entry = self.entries[name]
+            if held.own_model or entry.architecture is None or SEEING in entry.capabilities:
+                unknown |= {model.digest: model for model in held.names}
+        return [model for digest, model in unknown.items() if digest not in self.document.described]
 
     def ids_to_make(self) -> Iterable[CatalogEntry]:
         """Return the entries that are there while nothing stands under their id: somebody pulled a tag by hand."""

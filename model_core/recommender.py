@@ -137,12 +137,12 @@ def candidate_of(
     success_count: int = 0,
     failure_count: int = 0,
     mean_seconds: float | None = None,
-    measured: Mapping[int, int] | None = None,
+    memory: MemoryProfile | None = None,
 ) -> Candidate:
     """Return one quantization of a catalogue entry, or of a custom one, as a candidate."""
     return Candidate(
         name=entry.name,
-        memory=profile_of(entry, variant, measured),
+        memory=memory or profile_of(entry, variant),
         purpose=entry.purpose,
         quantization=variant.quantization,
         parameters=entry.parameters or (entry.architecture.parameters if entry.architecture else None),

@@ -9,7 +9,8 @@ The document on disk, which is the seed's form with more keys beside:
                        "copied_digest": hex or null,                         what we last copied to this id
                        "history": {installation: {digest or "": Usage}}}},
      "downloads": {id: DownloadJob}, "custom": {name: CatalogEntry},
-     "ollama": {"checked_at": ISO time, "models": [what its list said]}}
+     "ollama": {"checked_at": ISO time, "models": [what its list said]},
+     "described": {digest: Described}, "measured": {digest: {context in tokens: Measured}}}
 
 Unknown keys are kept wherever they stand.
 """
@@ -295,6 +296,25 @@ class DownloadJob(Record):
     already_installed: bool = False
 
 
+class Described(Record):
+    """What Ollama told of installed weights that no catalogue knows; architecture is None where it told too little."""
+
+    architecture: Architecture | None = None
+    sees: bool = False
+
+
+class Measured(Record):
+    """What Ollama counted of weights that were loaded with one context, and how long it took to load them.
+
+    size_vram_bytes is what of size_bytes lay on the card; load_seconds is None where nobody waited for the load.
+    """
+
+    size_bytes: int = Field(gt=0)
+    size_vram_bytes: int = Field(ge=0)
+    at: str
+    load_seconds: float | None = Field(default=None, ge=0)
+
+
 class OllamaSeen(Record):
     """What we last heard of Ollama; what is answered while it is down."""
 
@@ -316,6 +336,8 @@ class Document(Record):
     downloads: dict[str, DownloadJob] = Field(default_factory=dict)
     custom: dict[str, CatalogEntry] = Field(default_factory=dict)
     ollama: OllamaSeen = OllamaSeen()
+    described: dict[str, Described] = Field(default_factory=dict)
+    measured: dict[str, dict[int, Measured]] = Field(default_factory=dict)
 
 
 # --- what is answered ------------------------------------------------------------------------------------------------

@@ -189,12 +189,25 @@ def test_load_waits_for_the_model_and_hands_on_what_was_wished(ollama, client):
     ollama.post(f"{BASE}/api/generate", json={"model": "m", "response": "", "done": True, "done_reason": "load"})
 
     client.load("m")
-    client.load("m", keep_alive=-1, options={"num_ctx": 4096})
+    client.load("m", keep_alive=-1, options={"num_ctx": 2048})
 
     assert sent(ollama) == [
-        {"model": "m", "stream": False},
-        {"model": "m", "stream": False, "keep_alive": -1, "options": {"num_ctx": 4096}},
+        {"model": "m", "stream": False, "options": {"num_ctx": 4096}},
+        {"model": "m", "stream": False, "keep_alive": -1, "options": {"num_ctx": 2048}},
     ]
+
+
+def test_every_call_that_could_load_a_model_says_the_same_context_of_it(ollama):
+    ollama.post(f"{BASE}/api/generate", json=GENERATED)
+    ollama.post(f"{BASE}/api/chat", json=GENERATED)
+    client = OllamaClient(BASE, context_of=lambda model: {"m": 1024}[model])
+
+    client.load("m")
+    client.generate("m", "x")
+    client.chat_answer("m", [])
+    list(client.stream_generate("m", "x"))
+
+    assert [body["options"]["num_ctx"] for body in sent(ollama)] == [1024] * 4
 
 
 def test_a_load_that_does_not_say_done_is_a_failure(ollama, client):
@@ -322,7 +335,7 @@ def test_generate_sends_what_autodev_sends_and_returns_the_text(ollama, client):
             "model": "m",
             "prompt": "Describe the light.",
             "stream": False,
-            "options": {"temperature": 0.3, "num_predict": 50},
+            "options": {"num_ctx": 4096, "temperature": 0.3, "num_predict": 50},
         }
     ]
 
@@ -347,7 +360,8 @@ def test_every_wish_is_handed_on(ollama, client):
 
     assert sent(ollama) == [
         {
-            "model": "m", "prompt": "x", "stream": False, "options": {"seed": 1}, "format": schema, "system": "s",
+            "model": "m", "prompt": "x", "stream": False, "options": {"num_ctx": 4096, "seed": 1}, "format": schema,
+            "system": "s",
             "images": ["/w==", "aGk="], "keep_alive": "5m", "think": False,
         }
     ]  # fmt: skip
@@ -398,7 +412,8 @@ def test_a_conversation_is_answered(ollama, client):
     answer = client.chat_answer("m", [{"role": "user", "content": "x"}])
 
     assert answer.text == "Soft light."
-    assert sent(ollama) == [{"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": False}]
+    said = {"model": "m", "messages": [{"role": "user", "content": "x"}], "options": {"num_ctx": 4096}}
+    assert sent(ollama) == [{**said, "stream": False}]
 
 
 @pytest.mark.parametrize("options", [{"temperature": math.nan}, {"stop": b"x"}, {"x": object()}])
