@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +39,8 @@ from model_core import (
     fit,
     installed,
     listing,
+    loading,
+    measurements,
     memory,
     names,
     plans,
@@ -86,6 +87,7 @@ from model_core.errors import (
 )
 from model_core.fit import FitCheck
 from model_core.installed import Inventory, Meant
+from model_core.loading import Loaded, Phase, Running, Unloaded
 from model_core.patience import Patience
 from model_core.picture import Picture
 from model_core.plans import DownloadPlan, Room, check_room
@@ -99,10 +101,13 @@ from model_core.records import (
     ModelMetadata,
     ModelPurpose,
     OllamaSeen,
+    RunningModel,
 )
 from model_core.usage import Event, Statistics
-from ollama_client import OllamaClient
+from ollama_client import KeepAlive, OllamaClient
+from ollama_descriptions import OllamaDescriptions
 from ollama_inventory import OllamaInventory, Seen
+from ollama_runners import OllamaRunners
 from registry_client import RegistryClient, https
 
 __all__ = [
@@ -157,8 +162,6 @@ MOST_TAKEOVERS = 10
 MOST_DOWNLOADS_AT_ONCE = 16  # a guess; two already share one line
 # Switching and deleting wait for one another: a deletion takes as long as Ollama takes.
 MODELS_WAIT_S = 30.0
-# Before its files are deleted, a model is given this time to leave the memory; Windows deletes nothing that is open.
-UNLOAD_WAIT_S, UNLOAD_LOOK_S = 3.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -171,12 +174,13 @@ class Listing:
 
 @dataclass(frozen=True)
 class Selection:
-    """A switch that has happened. previous is None where nothing was selected."""
+    """A switch that has happened. previous is None where nothing was selected, loaded where that was not wished."""
 
     model: str
     previous: str | None
     info: ModelMetadata
     warnings: tuple[str, ...] = ()
+    loaded: Loaded | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ class ModelManager:
     ollama_host    Ollama's address, as its own clients take it; left out, OLLAMA_HOST of the environment counts
     metadata_file  the document; a relative path starts beside the modules, not at the working directory; left out,
                    MODEL_MANAGER_METADATA_FILE of the environment counts
-    client         what speaks to Ollama; made from ollama_host when left out
+    client         what speaks to Ollama; made from ollama_host when left out. It learns the contexts of the document
     vram_gb        what may be used of the card, in GiB; None: not set
     registries     hosts that a model's name may carry
     downloads_at_once  in all processes together; each takes its own word for it
@@ -240,6 +244,10 @@ class ModelManager:
         codec = DocumentCodec(MODEL_CATALOG, secrets.token_hex(8), _localize)
         self.store: JsonStore[Document] = JsonStore.open(resolve_metadata_file(metadata_file), codec)
         self._inventory = OllamaInventory(self.client, _now, lambda: self.store.read().ollama)
+        self._runners = OllamaRunners(self.client)
+        self._descriptions = OllamaDescriptions(self.client)
+        # AI Selector asks through this client: a context other than that of the load would load the model anew.
+        self.client.context_of = self.context_of
         self._worker = DownloadWorker(
             self.client,
             self.store,
@@ -255,6 +263,7 @@ class ModelManager:
         self._registry = registry or RegistryClient(self._registry_at)
         self._surveyor = Surveyor(self.client, self._registry, disk or self._disk)
         self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
+        self._overlay: tuple[object, Picture] | None = None
 
     # --- what there is -----------------------------------------------------------------------------------------------
 
@@ -322,7 +331,7 @@ class ModelManager:
 
         quantization  for a catalogue entry: the id is pointed to this form of it
         require_fit   refuse what does not lie on the card as a whole
-        load          also put it into memory, and wait for that
+        load          also put it into memory, and wait for that; that this does not work is a warning
 
         Raises ModelNotInstalled, ModelNotFound, UnknownQuantization, InsufficientVram, NameTaken, OllamaUnavailable.
         """
@@ -343,10 +352,15 @@ class ModelManager:
                 seen, copied = self._made_to_answer(picture, meant, quantization, seen)
             after = self._change(lambda before: _with_selected(self._with_seen(before, seen, copied), meant.name))
         logger.info("model selected name=%s previous=%s", meant.name, after.previous_model)
-        warnings = [] if check.compatible else [check.message]
+        warnings, loaded = [] if check.compatible else [check.message], None
         if load:
-            warnings += self._load(meant.name)
-        return Selection(meant.name, after.previous_model, self.info(meant.name), tuple(warnings))
+            try:
+                loaded = self.load_model(meant.name)
+            except ModelManagerError as error:
+                warnings.append(f"It is the current model, but could not be loaded: {error}")
+            else:
+                warnings += [warning.text for warning in loaded.warnings]
+        return Selection(meant.name, after.previous_model, self.info(meant.name), tuple(warnings), loaded)
 
     def switch_model(self, name: str) -> bool:
         """Make a model that is there the current one; say whether that happened. The log has the reason if not."""
@@ -356,6 +370,83 @@ class ModelManager:
             logger.warning("switch refused name=%s reason=%s", name, error)
             return False
         return True
+
+    # --- what is in memory -------------------------------------------------------------------------------------------
+
+    def running(self) -> list[Running]:
+        """Return what Ollama has in memory, with what it counted beside our estimate. Raises OllamaUnavailable."""
+        self._ask()
+        runners = self._runners.ask()
+        picture = self._counted(runners)
+        return [picture.running(runner) for runner in runners]
+
+    def load_model(
+        self,
+        name: str,
+        keep_alive: KeepAlive = None,
+        *,
+        context_tokens: int | None = None,
+        on_phase: Callable[[Phase], object] = lambda phase: None,
+    ) -> Loaded:
+        """Bring an installed model into memory, wait until it is there, and say where it lies.
+
+        keep_alive      how long it stays after its last use: seconds, or "5m"; below zero for ever; None: as it is
+        context_tokens  from now on it is used with so much; None: as before, 4096 at first
+        on_phase        is told what is waited for
+
+        Raises ModelNotInstalled, ModelNotFound, InvalidRequest, OllamaUnavailable, StoreError.
+        """
+        loading.check_keep_alive(keep_alive)
+        if context_tokens is not None:
+            advice.check_context(context_tokens)
+        with self._undisturbed():
+            meant, digest = self._loadable(name)
+            if context_tokens is not None:
+                self._change(lambda document: _with_context(document, meant.name, context_tokens))
+        context = context_tokens or self.context_of(meant.name)
+        done = self._runners.load(meant.name, digest, context, keep_alive, on_phase)
+        picture = self._counted(self._runners.look(), {digest: done.seconds})
+        now = picture.running(done.runner) if done.runner else None
+        return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now)
+
+    def unload_model(self, name: str) -> Unloaded:
+        """Take a model out of memory, whichever of its names it was loaded under, and wait until it has gone.
+
+        Raises ModelNotFound, ModelNotInstalled, OllamaUnavailable.
+        """
+        picture, _ = self._ask()
+        meant = picture.known(name)
+        digests = picture.digests(meant)
+        if not digests:
+            raise ModelNotInstalled(meant.name)
+        going = [runner.name for runner in self._runners.ask() if runner.digest in digests]
+        is_gone = self._runners.unload(going, digests)
+        return loading.unloaded(meant.name, bool(going), is_gone)
+
+    def context_of(self, name: str) -> int:
+        """Return how many tokens of context a model is loaded and asked with."""
+        return self._pictured(self.store.read(), self._picture.inventory).context_of(name)
+
+    def _loadable(self, name: str) -> tuple[Meant, str]:
+        """Return what is meant, its id made to answer, and the digest that stands under it."""
+        picture, seen = self._ask()
+        meant = picture.known(name)
+        if meant.entry is None or (meant.quantization and meant.quantization != picture.held(meant).quantization):
+            there = picture.inventory.get(name)
+            if there is None:
+                raise ModelNotInstalled(meant.name, meant.quantization)
+            return Meant(there.name), there.digest
+        source = advice.answering(meant, picture.held(meant), None)
+        seen, copied = self._made_to_answer(picture, meant, None, seen)
+        self._change(lambda document: self._with_seen(document, seen, copied))
+        return meant, source.digest
+
+    def _counted(self, runners: Sequence[RunningModel], load_seconds: Mapping[str, float] | None = None) -> Picture:
+        """Remember what Ollama counts of what is loaded; return the picture with it."""
+        before, at = self.store.read(), _now()
+        if measurements.with_running(before, runners, at, load_seconds) is not before:
+            before = self._change(lambda document: measurements.with_running(document, runners, at, load_seconds))
+        return self._pictured(before, self._picture.inventory)
 
     # --- fetching and removing ---------------------------------------------------------------------------------------
 
@@ -533,7 +624,7 @@ class ModelManager:
             if job := downloads.in_the_way(self._worker.all(), picture.literal(name).name):
                 raise ModelInUse(job.model, job.id)
             model, going = picture.going(name)
-            self._unload(going)
+            self._unload(going, picture.inventory)
             for one in going:
                 self._delete(one)
             after = self._inventory.ask()
@@ -561,6 +652,7 @@ class ModelManager:
             else:
                 copied |= made
         after = self._change(lambda before: self._with_seen(before, seen, copied))
+        self._described(self._pictured(after, seen.inventory))
         was = {name for name, model in picture.document.models.items() if model.installed}
         now = {name for name, model in after.models.items() if model.installed}
         return SyncResult(tuple(sorted(now)), tuple(sorted(now - was)), tuple(sorted(was - now)))
@@ -595,7 +687,7 @@ class ModelManager:
         """
         available_bytes, source = self._available(available_vram_gb)
         criteria = advice.criteria(available_bytes, source, priority, context_tokens, needs, installed_only)
-        return recommender.recommend(self._look()[0].candidates(), criteria)
+        return recommender.recommend(self._advising()[0].candidates(), criteria)
 
     def recommend_model(self, available_vram_gb: float | None = None, priority: str = "balanced") -> str | None:
         """Return the name of the model that suits best, None if none does. Raises InvalidRequest."""
@@ -618,7 +710,7 @@ class ModelManager:
         InvalidRequest.
         """
         _, source = self._available(available_vram_gb)
-        check = self._checked(self._look()[0], name, quantization, available_vram_gb, context_tokens)
+        check = self._checked(self._advising()[0], name, quantization, available_vram_gb, context_tokens)
         return Fit(check, source)
 
     def _checked(
@@ -793,6 +885,41 @@ class ModelManager:
         seen = self._inventory.ask()
         return self._pictured(self.store.read(), seen.inventory), seen
 
+    def _advising(self) -> tuple[Picture, Seen]:
+        """Return a picture to give advice on: with what is loaded counted, and what nobody has catalogued described.
+
+        Nothing of it is written down: who only asks changes nothing but what Ollama tells of models for ever.
+        """
+        picture, seen = self._look()
+        if not seen.reachable:
+            return picture, seen
+        picture = self._described(picture)
+        document = measurements.with_running(picture.document, self._runners.look(), _now())
+        return (picture if document is picture.document else self._overlaid(picture, document)), seen
+
+    def _overlaid(self, picture: Picture, document: Document) -> Picture:
+        key = (picture, self._runners.look())
+        if self._overlay is None or self._overlay[0] != key:
+            self._overlay = key, Picture(MODEL_CATALOG, document, picture.inventory)
+        return self._overlay[1]
+
+    def _described(self, picture: Picture) -> Picture:
+        """Return the picture with the numbers of what no catalogue knows; Ollama is asked once for each."""
+        unknown = picture.undescribed()
+        told = self._descriptions.of(unknown) if unknown else {}
+        if not told:
+            return picture
+
+        def change(document: Document) -> Document:
+            return document.model_copy(update={"described": {**document.described, **told}})
+
+        try:
+            document = self._change(change)
+        except StoreError as error:  # then it is asked again the next time
+            logger.warning("descriptions not kept reason=%s", error)
+            document = change(picture.document)
+        return self._pictured(document, picture.inventory)
+
     def _pictured(self, document: Document, inventory: Inventory) -> Picture:
         picture = self._picture
         if picture.document is not document or picture.inventory is not inventory:
@@ -862,33 +989,21 @@ class ModelManager:
         picture = Picture(MODEL_CATALOG, self.store.read(), inventory)
         return picture.held(picture.literal(name)).own_model
 
-    def _unload(self, going: Sequence[str]) -> None:
+    def _unload(self, going: Sequence[str], inventory: Inventory) -> None:
         """Have Ollama take the names out of memory first: once deleted, they cannot be unloaded by name any more."""
+        digests = [held.digest for name in going if (held := inventory.get(name))]
         try:
-            for name in self._loaded(going):
-                self.client.unload(name)
-            until_s = time.monotonic() + UNLOAD_WAIT_S
-            while self._loaded(going) and time.monotonic() < until_s:
-                time.sleep(UNLOAD_LOOK_S)
+            # Only what was loaded under these very names: another name of the same weights may go on.
+            loaded = [r.name for r in self._runners.ask() if any(names.same(r.name, name) for name in going)]
+            self._runners.unload(loaded, digests if loaded else ())
         except OllamaError as error:
             logger.warning("unload before deletion failed reason=%s", error)
-
-    def _loaded(self, among: Sequence[str]) -> list[str]:
-        return [running.name for running in self.client.running() if any(names.same(running.name, n) for n in among)]
 
     def _delete(self, name: str) -> None:
         try:
             self.client.delete(name)
         except OllamaModelMissing:
             logger.info("deleted already by somebody else name=%s", name)
-
-    def _load(self, name: str) -> list[str]:
-        try:
-            # The context is always sent: left to itself, Ollama takes one by the size of the card.
-            self.client.load(name, options={"num_ctx": memory.DEFAULT_CONTEXT_TOKENS})
-        except OllamaError as error:
-            return [f"It is the current model, but could not be loaded: {error}"]
-        return []
 
     def _available(self, given_gb: float | None) -> tuple[int, str]:
         """Return the memory of the card in bytes, and who says so."""
@@ -998,6 +1113,15 @@ def _with_events(document: Document, events: Sequence[tuple[str, Event]]) -> Doc
         model = models.get(name) or new_model(name, MODEL_CATALOG.get(name) or document.custom.get(name))
         models[name] = usage.record(model, document.installation_id, model.digest, event)
     return document.model_copy(update={"models": models})
+
+
+def _with_context(document: Document, name: str, context_tokens: int) -> Document:
+    model = document.models.get(name) or new_model(name, MODEL_CATALOG.get(name) or document.custom.get(name))
+    if model.load_context_tokens == context_tokens:
+        return document
+    return document.model_copy(
+        update={"models": {**document.models, name: model.model_copy(update={"load_context_tokens": context_tokens})}}
+    )
 
 
 def _with_selected(document: Document, name: str) -> Document:

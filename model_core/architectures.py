@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from model_core.memory import tensor_bytes
-from model_core.records import Architecture, ModelDetails
+from model_core.records import Architecture, Described, ModelDetails
 
 # What is one number in most models, and a list with a number for each layer in some (Gemma 3n, OpenELM, hybrids).
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
@@ -20,6 +20,17 @@ def wants_lists(details: ModelDetails) -> bool:
     """Say whether a number that is needed is a list of this model's, which comes only when everything is asked for."""
     info, prefix = details.model_info, _prefix(details.model_info)
     return any(f"{prefix}.{key}" in info and info[f"{prefix}.{key}"] is None for key in _PER_LAYER)
+
+
+def described(details: ModelDetails) -> Described:
+    """Return what the need of these weights follows from."""
+    prefix = _prefix(details.model_info)
+    sees = (
+        "vision" in (details.capabilities or ())
+        or bool(details.projector_info)
+        or any(key.startswith(f"{prefix}.vision.") for key in details.model_info)
+    )
+    return Described(architecture=architecture_of(details), sees=sees)
 
 
 def architecture_of(details: ModelDetails) -> Architecture | None:

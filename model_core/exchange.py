@@ -20,6 +20,7 @@ Mode = Literal["merge", "replace"]
 
 # An export is for another machine: what is going on here, and what this Ollama holds, is not of interest there.
 _STAYS_HERE = {"downloads", "ollama", "revision", "described", "measured"}
+_OF_THIS_MACHINE = ("installed", "digest", "size_bytes", "copied_digest", "load_context_tokens")
 # What an export has besides, and a document has not.
 _ENVELOPE = {"exported_at", "checksum"}
 
@@ -183,13 +184,13 @@ def _recorded_by(installation: str, models: Mapping[str, StoredModel]) -> Histor
 
 
 def _elsewhere(model: StoredModel) -> StoredModel:
-    return model.model_copy(update={"installed": False, "digest": None, "size_bytes": None, "copied_digest": None})
+    return model.model_copy(update={**dict.fromkeys(_OF_THIS_MACHINE), "installed": False})
 
 
 def _here(theirs: StoredModel, mine: StoredModel | None) -> StoredModel:
     if mine is None:
         return _elsewhere(theirs)
-    held = {field: getattr(mine, field) for field in ("installed", "digest", "size_bytes", "copied_digest")}
+    held = {field: getattr(mine, field) for field in _OF_THIS_MACHINE}
     return theirs.model_copy(update=held)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from model_core import advice, installed, listing, names, usage
+from model_core import advice, installed, listing, loading, names, usage
 from model_core.document import new_model
 from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
-from model_core.memory import MemoryProfile
+from model_core.loading import Running
+from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
 from model_core.profiles import SEEING, Profiles
 from model_core.recommender import Candidate
-from model_core.records import CatalogEntry, Document, InstalledModel, ModelMetadata, StoredModel
+from model_core.records import CatalogEntry, Document, InstalledModel, ModelMetadata, RunningModel, StoredModel
 from model_core.usage import Statistics
 
 # Of what has gone: neither what Ollama held, nor how its figures are kept.
@@ -188,6 +189,32 @@ class Picture:
         """Return which model in which form is meant, and what its need follows from."""
         meant = self.known(name)
         return meant.name, *advice.profile(meant, quantization, self.held(meant), self.inventory, self.profiles)
+
+    def running(self, runner: RunningModel, has_card: bool | None = None) -> Running:
+        """Return a loaded model as it is shown, under the name that callers use for what shares its weights."""
+        alike = [model.name for model in self.inventory.models if model.digest == runner.digest]
+        if not alike:  # it was deleted while it was loaded
+            return loading.running(runner, runner.name, [runner.name], None, has_card=has_card)
+        name, _, profile = self.profile(alike[0], None)
+        need = memory_need(profile, runner.context_tokens) if runner.context_tokens else None
+        return loading.running(runner, name, dict.fromkeys((name, *alike)), need, has_card=has_card)
+
+    def digests(self, meant: Meant) -> set[str]:
+        """Return the digests of everything installed that is meant: of an entry without a form, of all its names."""
+        if meant.entry is None:
+            held = self.inventory.get(meant.name)
+            return {held.digest} if held else set()
+        holding = self.held(meant)
+        one = holding.by_quantization.get(meant.quantization) if meant.quantization else None
+        return {one.digest} if one else {model.digest for model in holding.names}
+
+    def context_of(self, name: str) -> int:
+        """Return how many tokens of context a model is used with; the usual number for what nobody has heard of."""
+        try:
+            stored = self.document.models.get(self.literal(name).name)
+        except InvalidModelName:
+            return DEFAULT_CONTEXT_TOKENS
+        return (stored and stored.load_context_tokens) or DEFAULT_CONTEXT_TOKENS
 
     def undescribed(self) -> list[InstalledModel]:
         """Return what is installed, each digest once, whose numbers neither the catalogue nor Ollama has told yet."""

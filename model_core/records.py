@@ -246,6 +246,7 @@ class StoredModel(Record):
     digest: str | None = None
     size_bytes: int | None = None
     copied_digest: str | None = None
+    load_context_tokens: int | None = Field(default=None, description="the context it is loaded with; None: as usual")
     history: History = Field(default_factory=dict)
 
 

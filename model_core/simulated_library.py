@@ -11,7 +11,8 @@ from typing import Any
 
 from model_core import names
 from model_core.go_dialect import go_json, human_number
-from model_core.records import Architecture, CatalogEntry, Variant
+from model_core.memory import tensor_bytes
+from model_core.records import Architecture, CatalogEntry, Tensor, Variant
 
 # Plain tags of Ollama's library and what they point to; llama3.2:1b is the 8-bit form, the others are 4-bit.
 ALIASES: Mapping[str, str] = {
@@ -81,6 +82,7 @@ class LibraryModel:
     digest      64 hex digits of the manifest itself
     model_info  the keys of the GGUF file as /api/show gives them, lists included
     parent      for a model made from another one: the other's name
+    tied        the output uses the token embedding, and the file has it once
     """
 
     layers: tuple[Layer, ...]
@@ -91,6 +93,7 @@ class LibraryModel:
     family: str = "llama"
     capabilities: tuple[str, ...] = ("completion",)
     parent: str = ""
+    tied: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -113,8 +116,11 @@ class LibraryModel:
         return dict(json.loads(text)) if text else {}
 
     def number(self, key: str, default: int = 0) -> int:
-        """Return a number of model_info by the key without its architecture, such as "block_count"."""
-        return int(self.model_info.get(f"{self.family}.{key}") or default)
+        """Return a number of model_info by the key without its architecture, such as "block_count"; of several the
+        largest.
+        """
+        found = self.model_info.get(f"{self.family}.{key}")
+        return int((max(found, default=0) if isinstance(found, list) else found) or default)
 
 
 def make_model(
@@ -131,6 +137,7 @@ def make_model(
     template: str = _TEMPLATE,
     license_text: str = _LICENSE,
     edition: int = 1,
+    tied: bool = False,
 ) -> LibraryModel:
     """Return a model of that total size; the same arguments give the same digests.
 
@@ -153,7 +160,7 @@ def make_model(
         left = weights_bytes
     layers = (Layer("model", weights_digest, max(left, 1)), *small, config)
     digest = (digest_prefix or "") + _hex("manifest", *(layer.digest for layer in layers))
-    return LibraryModel(layers, digest[:64], parameter_size, quantization, info, "llama", capabilities)
+    return LibraryModel(layers, digest[:64], parameter_size, quantization, info, "llama", capabilities, tied=tied)
 
 
 def _config(parameter_size: str, quantization: str, digests: list[str]) -> Layer:
@@ -198,6 +205,7 @@ def _of_variant(entry: CatalogEntry, variant: Variant) -> LibraryModel:
         model_info=_model_info(architecture or _TINY, quantization, entry.context_tokens),
         capabilities=entry.capabilities,
         digest_prefix=variant.digest_prefix,
+        tied=bool(architecture and architecture.tied_embeddings),
     )
 
 
@@ -236,17 +244,15 @@ def tensors(model: LibraryModel) -> list[dict[str, Any]]:
     width, hidden = model.number("embedding_length"), model.number("feed_forward_length")
     kv_width = model.number("attention.head_count_kv", 1) * model.number("attention.key_length", 16)
     wide = [
-        ("token_embd", [width, model.number("vocab_size", 32000)]),
-        ("output", [width, model.number("vocab_size", 32000)]),
+        (name, [width, model.number("vocab_size", 32000)])
+        for name in ("token_embd", *([] if model.tied else ["output"]))
     ]
     block = [
         ("attn_q", [width, width]), ("attn_k", [width, kv_width]), ("attn_v", [width, kv_width]),
         ("attn_output", [width, width]),
         ("ffn_gate", [width, hidden]), ("ffn_up", [width, hidden]), ("ffn_down", [hidden, width]),
     ]  # fmt: skip
-    kind = (
-        FILE_TYPES.get(int(model.model_info.get("general.file_type", 1)), "F16").removesuffix("_M").removesuffix("_S")
-    )
+    kind = _storage(model)
     listed = [{"name": f"{name}.weight", "type": kind, "shape": shape} for name, shape in wide]
     listed.append({"name": "output_norm.weight", "type": "F32", "shape": [width]})
     for number in range(model.number("block_count")):
@@ -260,8 +266,16 @@ def tensors(model: LibraryModel) -> list[dict[str, Any]]:
     return listed
 
 
+def _storage(model: LibraryModel) -> str:
+    named = FILE_TYPES.get(int(model.model_info.get("general.file_type", 1)), "F16")
+    return named.removesuffix("_M").removesuffix("_S")
+
+
 def loaded_bytes(model: LibraryModel, context_tokens: int) -> int:
-    """Return what a loaded model takes: the weights, the KV cache in 16 bit, and the buffers of a batch of 512."""
+    """Return what Ollama counts of a loaded model: the weights, the KV cache in 16 bit, the buffers of a batch of 512.
+
+    The token embedding stays in RAM, and is not counted, where the output has a tensor of its own.
+    """
     key = model.number("attention.key_length") or model.number("embedding_length") // max(
         1, model.number("attention.head_count", 1)
     )
@@ -270,7 +284,9 @@ def loaded_bytes(model: LibraryModel, context_tokens: int) -> int:
         model.number("block_count") * context_tokens * model.number("attention.head_count_kv", 1) * (key + value) * 2
     )
     buffers = 4 * min(context_tokens, 512) * (model.number("embedding_length") + model.number("vocab_size", 32000))
-    return model.weights.size_bytes + cache + buffers
+    values = model.number("embedding_length") * model.number("vocab_size", 32000)
+    embedding = 0 if model.tied else tensor_bytes(Tensor(storage=_storage(model), values=values)) or 0
+    return max(0, model.weights.size_bytes - embedding) + cache + buffers
 
 
 def bytes_on_card(model: LibraryModel, total_bytes: int, free_bytes: int) -> int:

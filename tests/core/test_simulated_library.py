@@ -85,8 +85,16 @@ def test_a_loaded_model_takes_its_file_its_cache_and_its_buffers():
     model = LIBRARY["llama3.1:8b-instruct-q4_K_M"]
     cache = 8192 * 128 * 1024  # 128 KiB a token
     buffers = 4 * 512 * (4096 + 128_256)  # two rows of 32 bit a token of the batch
+    in_ram = 4096 * 128_256 * 144 // 256  # the token embedding, 4-bit
 
-    assert loaded_bytes(model, 8192) == model.weights.size_bytes + cache + buffers
+    assert loaded_bytes(model, 8192) == model.weights.size_bytes - in_ram + cache + buffers
+
+
+def test_a_model_whose_output_uses_the_embedding_has_it_once_and_loads_all_of_its_file():
+    model = LIBRARY["llama3.2:1b-instruct-q4_K_M"]
+
+    assert "output.weight" not in {tensor["name"] for tensor in tensors(model)}
+    assert loaded_bytes(model, 2048) == model.weights.size_bytes + 2048 * 32 * 1024 + 4 * 512 * (2048 + 128_256)
 
 
 def test_what_does_not_fit_lies_on_the_card_in_whole_layers():
@@ -101,5 +109,5 @@ def test_what_does_not_fit_lies_on_the_card_in_whole_layers():
 def test_the_tensors_are_those_of_the_figures():
     listed = tensors(LIBRARY["llama3.2:1b-instruct-q4_K_M"])
 
-    assert len(listed) == 3 + 16 * 9
+    assert len(listed) == 2 + 16 * 9
     assert listed[0] == {"name": "token_embd.weight", "type": "Q4_K", "shape": [2048, 128_256]}

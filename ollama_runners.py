@@ -1,0 +1,139 @@
+"""What Ollama has in memory: look at it, bring a model there and out again, time that, and read what Ollama counted.
+
+Loading takes seconds to minutes, and ends when nobody waits for it; so whoever calls `load` waits to the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from weakref import WeakSet
+
+from model_core import loading, measurements
+from model_core.errors import OllamaError
+from model_core.loading import Phase
+from model_core.records import RunningModel
+from ollama_client import KeepAlive, OllamaClient
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 2.0  # as old may an answer be that is only shown, or goes into advice
+# The answer to an unload comes before the memory is free; Ollama itself looks for it for up to 5 s (sched.go).
+UNLOAD_WAIT_S, UNLOAD_LOOK_S = 5.0, 0.05
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load that has happened. runner is what /api/ps says of it then; None where it says nothing.
+
+    seconds  waited for Ollama; was_loaded: with this very context, so there was nothing to wait for
+    """
+
+    seconds: float
+    was_loaded: bool
+    runner: RunningModel | None
+
+
+class OllamaRunners:
+    """The loaded models of one Ollama. May be used from many threads, and on both sides of a fork."""
+
+    def __init__(
+        self,
+        client: OllamaClient,
+        monotonic: Callable[[], float] = time.monotonic,
+        unload_wait_s: float = UNLOAD_WAIT_S,
+    ) -> None:
+        self._client, self._monotonic, self._unload_wait_s = client, monotonic, unload_wait_s
+        self._seen: tuple[RunningModel, ...] = ()
+        self._asked_at = float("-inf")
+        self._start_anew()
+        _all.add(self)
+
+    def _start_anew(self) -> None:
+        """After a fork: whoever was asking is in the other process."""
+        self._asking = threading.Lock()
+
+    def look(self) -> tuple[RunningModel, ...]:
+        """Return what is loaded, as of at most two seconds ago; where Ollama does not answer, nothing.
+
+        Of many threads one asks; the others take the last answer.
+        """
+        if self._monotonic() - self._asked_at >= FRESH_S and self._asking.acquire(blocking=self._asked_at < 0):
+            try:
+                if self._monotonic() - self._asked_at >= FRESH_S:
+                    self._take(self._asked())
+            finally:
+                self._asking.release()
+        return self._seen
+
+    def ask(self) -> tuple[RunningModel, ...]:
+        """Return what is loaded this moment. Raises OllamaError."""
+        return self._take(tuple(self._client.running()))
+
+    def _asked(self) -> tuple[RunningModel, ...]:
+        try:
+            return tuple(self._client.running())
+        except OllamaError as error:
+            logger.debug("ollama does not tell what is loaded reason=%s", error.happened)
+            return ()
+
+    def _take(self, running: tuple[RunningModel, ...]) -> tuple[RunningModel, ...]:
+        # The same answer stays the same object, so that what was made of it can be kept.
+        if running != self._seen:
+            self._seen = running
+        self._asked_at = self._monotonic()
+        return self._seen
+
+    def load(
+        self,
+        name: str,
+        digest: str,
+        context_tokens: int,
+        keep_alive: KeepAlive = None,
+        on_phase: Callable[[Phase], object] = lambda phase: None,
+    ) -> Load:
+        """Bring a model into memory with this context, and return when it is there and counted. Raises OllamaError.
+
+        on_phase  is told what is waited for
+        """
+        on_phase(Phase.LOOKING)
+        before = measurements.runner_of(self.ask(), digest)
+        on_phase(Phase.LOADING)
+        began_s = self._monotonic()
+        self._client.load(name, keep_alive=keep_alive, options={"num_ctx": context_tokens})
+        seconds = self._monotonic() - began_s
+        on_phase(Phase.COUNTING)
+        runner = measurements.runner_of(self.ask(), digest)
+        logger.info("model loaded name=%s context_tokens=%d seconds=%.1f", name, context_tokens, seconds)
+        return Load(seconds, loading.is_as_before(before, runner), runner)
+
+    def unload(self, names: Sequence[str], digests: Collection[str]) -> bool:
+        """Have Ollama let go of these weights; return whether they have left the memory. Raises OllamaError.
+
+        names  any of which the model is called by: one that was deleted meanwhile cannot be unloaded
+        """
+        for name in names:
+            self._client.unload(name)
+        until_s = self._monotonic() + self._unload_wait_s
+        while self._is_loaded(digests) and self._monotonic() < until_s:
+            time.sleep(UNLOAD_LOOK_S)
+        return not self._is_loaded(digests)
+
+    def _is_loaded(self, digests: Collection[str]) -> bool:
+        return any(runner.digest in digests for runner in self.ask())
+
+
+_all: WeakSet[OllamaRunners] = WeakSet()
+
+
+def _after_fork() -> None:
+    for runners in list(_all):
+        runners._start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

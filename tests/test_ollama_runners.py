@@ -1,0 +1,140 @@
+"""ollama_runners: what is loaded is known by its weights; a load is waited for and counted, an unload is seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from model_core.errors import OllamaError, OllamaModelMissing, OllamaUnavailable
+from model_core.loading import Phase
+from ollama_client import OllamaClient
+from ollama_runners import FRESH_S, OllamaRunners
+from tests.download_scenes import MODEL, OTHER, OTHER_TAG, TAG, Answer, asked, until
+
+
+class Clock:
+    """Stands still but for what a test lets pass."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def client(simulator) -> OllamaClient:
+    simulator.install(TAG)
+    simulator.install(OTHER_TAG)
+    return OllamaClient(simulator.url)
+
+
+@pytest.fixture
+def runners(client, clock) -> OllamaRunners:
+    return OllamaRunners(client, clock)
+
+
+def digest_of(client, name) -> str:
+    return next(model.digest for model in client.tags() if model.name == name)
+
+
+def looks(simulator) -> int:
+    return asked(simulator, "/api/ps")
+
+
+def test_a_look_is_good_for_two_seconds(runners, client, clock, simulator):
+    assert runners.look() == ()
+    client.load(TAG)
+    clock.now_s += FRESH_S - 0.1
+    assert (runners.look(), looks(simulator)) == ((), 1)
+
+    clock.now_s += 0.1
+
+    assert [model.name for model in runners.look()] == [TAG]
+    assert runners.look() is runners.look()
+
+
+def test_an_ollama_that_has_gone_has_nothing_loaded_and_is_not_asked_again_at_once(runners, client, clock, simulator):
+    client.load(TAG)
+    assert runners.look()
+    simulator.stop()
+    clock.now_s += FRESH_S
+
+    assert runners.look() == ()
+    with pytest.raises(OllamaUnavailable):
+        runners.ask()
+
+
+def test_who_looks_while_another_asks_takes_the_last_answer(runners, client, clock, simulator):
+    before = runners.look()
+    client.load(TAG)
+    clock.now_s += FRESH_S
+    simulator.set_fault("slow_answer", endpoint="/api/ps", seconds=0.3)
+    asking = Answer(runners.look)
+    until(lambda: looks(simulator) == 2)
+
+    assert runners.look() is before
+    assert [model.name for model in asking.get()] == [TAG]
+
+
+def test_a_load_is_waited_for_with_its_phases_and_counted(client, simulator):
+    phases = []
+    simulator.set_fault("slow_load", seconds=0.2, times=1)
+
+    done = OllamaRunners(client).load(TAG, digest_of(client, TAG), 2048, "10m", phases.append)
+
+    assert phases == [Phase.LOOKING, Phase.LOADING, Phase.COUNTING]
+    assert done.seconds >= 0.2
+    assert not done.was_loaded
+    assert (done.runner.name, done.runner.context_tokens, done.runner.gpu_share) == (TAG, 2048, 1.0)
+
+
+def test_what_is_loaded_with_the_same_context_was_there_already(runners, client):
+    digest = digest_of(client, TAG)
+    client.copy(TAG, MODEL)
+    runners.load(TAG, digest, 2048)
+
+    again = runners.load(MODEL, digest, 2048)
+    longer = runners.load(MODEL, digest, 4096)
+
+    assert again.was_loaded
+    assert again.runner.name == TAG  # Ollama names a runner by the one who loaded it
+    assert not longer.was_loaded
+    assert longer.runner.context_tokens == 4096
+
+
+def test_a_load_that_fails_says_why(runners, client, simulator):
+    simulator.set_fault("load_failed", times=1)
+    with pytest.raises(OllamaError, match="unable to allocate"):
+        runners.load(TAG, digest_of(client, TAG), 4096)
+
+    with pytest.raises(OllamaModelMissing):
+        runners.load("nope", "ab" * 32, 4096)
+
+
+def test_an_unload_is_over_when_the_memory_is_free(client, simulator):
+    digests = {digest_of(client, TAG)}
+    client.load(TAG)
+    client.load(OTHER_TAG)
+    runners = OllamaRunners(client)
+
+    assert runners.unload([TAG], digests)
+    assert [model.name for model in runners.ask()] == [OTHER_TAG]
+
+
+def test_what_still_answers_stays_and_that_is_said(client, simulator):
+    digests = {digest_of(client, TAG)}
+    simulator.pace.tokens_per_second = 5
+    answer = client.stream_generate(TAG, "hello")
+    next(answer)
+
+    assert not OllamaRunners(client, unload_wait_s=0.2).unload([TAG], digests)
+    answer.close()
+
+
+def test_what_is_not_loaded_has_left_the_memory(runners, client):
+    assert runners.unload([], {digest_of(client, OTHER_TAG)})
+    assert OTHER not in [model.name for model in runners.ask()]
