@@ -24,8 +24,8 @@ DATA_CENTRE_FROM_BYTES_PER_S = 1500e9
 # The same benchmarks lie within this of what the three figures give (tests/core/test_speed.py has each).
 LOW, HIGH = 0.8, 1.4
 
-# What a processor of a desk reads while it writes tokens: 2.89 tokens a second of a file of 8.99 GB (inventivehq's
-# sweep with no layer on the card). Others have half or twice as much, by the kind and the number of their memory modules.
+# What a processor reads while it writes tokens: 2.89 tokens a second of a file of 8.99 GB (inventivehq, a sweep with
+# no layer on the card). Others have half or twice as much, by the kind and the number of their memory modules.
 PROCESSOR_BYTES_PER_S = 26e9
 PROCESSOR_LOW, PROCESSOR_HIGH = 0.5, 2.0
 

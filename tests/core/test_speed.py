@@ -18,7 +18,7 @@ OLDER_8B = MemoryProfile(
     file_bytes=4_661_224_676, architecture=MODEL_CATALOG["llama3.1:8b-instruct"].architecture, file_type="Q4_0"
 )
 
-# Tokens a second as published (llama.cpp, 4-bit, all on the card): XiongjieDai GPU-Benchmarks, May 2024, for 8B and 70B;
+# Tokens a second as published (llama.cpp, 4-bit, on the card): XiongjieDai GPU-Benchmarks, May 2024, for 8B and 70B;
 # substrate.lol and chimeraforge for laptops, llmfit's community for 1B. Bandwidths in GB/s are the makers'.
 PUBLISHED = """
     RTX-3070          448   no   8B   70.9
