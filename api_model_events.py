@@ -10,6 +10,7 @@ import errno
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 15.0
 # For a host's own app, whose server we do not know. A guess; our own service says what its threads allow.
 USUAL_STREAMS = 64
+# How often a wait that has nothing new to tell says how long it has lasted.
+PHASE_S = 1.0
 # A browser that has lost the line asks again after this.
 RETRY_MS = 2000
 
@@ -125,6 +128,22 @@ class EventApi:
         except ModelManagerError as error:  # the status is out already; the last line says what happened
             yield to_json(self._problems.body(error)) + b"\n"
 
+    def phases(self, work: Callable[[Callable[[str], object]], dict[str, Any]]) -> Response:
+        """Do some work and tell of it line by line: {"phase", "seconds"} at each phase and every second, at last what
+        the work returns, or its problem. The work goes on when nobody listens any more. Raises TooManyStreams.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self.streams.one())
+            return _stays_open(self._as_phases(_Working(work)), "application/x-ndjson", stack.pop_all())
+
+    def _as_phases(self, working: _Working) -> Iterator[bytes]:
+        while (news := working.news(PHASE_S)) is not None:
+            yield to_json(news) + b"\n"
+        try:
+            yield to_json(working.outcome()) + b"\n"
+        except ModelManagerError as error:  # the status is out already; the last line says what happened
+            yield to_json(self._problems.body(error)) + b"\n"
+
     # --- both ways: WebSocket ----------------------------------------------------------------------------------------
 
     def no_websocket(self) -> Response:
@@ -167,6 +186,56 @@ class EventApi:
         except ModelManagerError as error:
             return self._problems.body(error)
         return None
+
+
+class _Working:
+    """Work in a thread of its own, which goes through phases and comes to something."""
+
+    def __init__(self, work: Callable[[Callable[[str], object]], dict[str, Any]]) -> None:
+        self._work, self._began_s = work, time.monotonic()
+        self._changed = threading.Condition()
+        self._phase: str | None = None
+        self._told: str | None = None
+        self._outcome: dict[str, Any] | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name="work", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            outcome = self._work(self._enter)
+        except Exception as error:  # whatever it is, the one who waits must hear of it
+            self._end(None, error)
+        else:
+            self._end(outcome, None)
+
+    def _enter(self, phase: str) -> None:
+        with self._changed:
+            self._phase = phase
+            self._changed.notify_all()
+
+    def _end(self, outcome: dict[str, Any] | None, error: Exception | None) -> None:
+        with self._changed:
+            self._outcome, self._error = outcome, error
+            self._changed.notify_all()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._outcome is not None or self._error is not None
+
+    def news(self, within_s: float) -> dict[str, Any] | None:
+        """Return the phase it is in, at the latest after a while; None once it is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or self._phase != self._told, within_s)
+            self._told = self._phase
+            if self._is_over:
+                return None
+            return {"phase": self._phase, "seconds": round(time.monotonic() - self._began_s, 1)}
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what it came to, or raise what went wrong."""
+        if self._error is not None:
+            raise self._error
+        return self._outcome or {}
 
 
 def _frame(event: Event) -> bytes:

@@ -31,6 +31,7 @@ from api_model_requests import (
     DownloadQuery,
     ImportQuery,
     ListQuery,
+    Load,
     Move,
     Nothing,
     OneModel,
@@ -44,7 +45,9 @@ from api_model_requests import (
     read_raw,
 )
 from api_model_tickets import TICKET_S, Tickets
+from model_core.candidates import Criteria
 from model_core.errors import InvalidRequest, StoreError
+from model_core.loading import Phase
 from model_core.records import GIB, DownloadJob, DownloadState
 from model_manager import Listing, ModelManager
 from ollama_inventory import Seen
@@ -110,6 +113,9 @@ class ModelApi:
             ("/switch", "POST", self.switch),
             ("/delete", "DELETE", self.delete),
             ("/sync", "POST", self.sync),
+            ("/running", "GET", self.running),
+            ("/load", "POST", self.load),
+            ("/unload", "POST", self.unload),
             ("/download", "POST", self.download),
             ("/downloads", "GET", self.list_downloads),
             ("/downloads/<download_id>", "GET", self.show_download),
@@ -122,6 +128,7 @@ class ModelApi:
             ("/ticket", "POST", self.ticket),
             ("/recommend", "POST", self.recommend),
             ("/check_compatibility", "POST", self.check_compatibility),
+            ("/hardware", "GET", self.hardware),
             ("/statistics", "GET", self.statistics),
             ("/usage", "POST", self.usage),
             ("/export", "GET", self.export),
@@ -183,6 +190,7 @@ class ModelApi:
                 "info": done.info,
                 "previous": done.previous,
                 "warnings": done.warnings,
+                "loaded": done.loaded,
             }
         )
 
@@ -212,6 +220,32 @@ class ModelApi:
             }
         )
 
+    # --- what is in memory -------------------------------------------------------------------------------------------
+
+    def running(self) -> Response:
+        """What Ollama has in memory, and where it lies."""
+        running = self._manager.running()
+        return self._answer({"models": running, "count": len(running)})
+
+    def load(self) -> Response:
+        """Bring a model into memory: the answer comes when it is there, or line by line what is waited for."""
+        asked = read_body(Load)
+
+        def load(on_phase: Callable[[Phase], object]) -> dict[str, Any]:
+            done = self._manager.load_model(
+                asked.model, asked.keep_alive, context_tokens=asked.context_tokens, on_phase=on_phase
+            )
+            return {"success": True, **_marks(self._manager), **done.model_dump(mode="json")}
+
+        if _wants_lines():
+            return self._events.phases(load)
+        with self._held(True):
+            return _json(load(lambda phase: None))
+
+    def unload(self) -> Response:
+        """Take a model out of memory."""
+        return self._answer(self._manager.unload_model(read_body(OneModel).model).model_dump(mode="json"))
+
     # --- downloads ---------------------------------------------------------------------------------------------------
 
     def download(self) -> Response:
@@ -221,7 +255,7 @@ class ModelApi:
         def begin() -> DownloadJob:
             return self._manager.start_download(asked.model, quantization=asked.quantization, force=asked.force)
 
-        if request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON:
+        if _wants_lines():
             marks = _marks(self._manager)
             return self._events.lines(begin, lambda job: to_json({**job.model_dump(mode="json"), **marks}) + b"\n")
         with self._held(asked.wait):
@@ -287,14 +321,16 @@ class ModelApi:
     # --- advice and statistics ---------------------------------------------------------------------------------------
 
     def recommend(self) -> Response:
-        """The model that suits best, the others in their order, and why."""
-        asked = read_body(Recommend)
+        """The model that suits best, the others in their order, what was not chosen, and why."""
+        asked = read_body(Recommend).wish
         found = self._manager.recommend(
             asked.available_vram_gb,
             asked.priority,
             context_tokens=asked.context_tokens,
             needs=asked.needs,
             installed_only=asked.installed_only,
+            kv_type=asked.kv_type,
+            parallel=asked.parallel,
         )
         best = found.best
         return self._answer_as_seen(
@@ -308,27 +344,38 @@ class ModelApi:
                 "need": best.need,
                 "margin_bytes": best.margin_bytes,
                 "download_bytes": best.download_bytes,
+                "speed": best.speed,
                 "alternatives": found.alternatives,
-                "criteria": {
-                    **found.criteria.model_dump(mode="json"),
-                    "available_vram_gb": found.criteria.available_bytes / GIB,
-                },
+                "not_chosen": found.not_chosen,
+                "criteria": _criteria(found.criteria),
             }
         )
 
     def check_compatibility(self) -> Response:
-        """Whether a model lies on the card as a whole, and the parts of its need."""
+        """Whether a model lies on the card as a whole, the parts of its need, and what would make it fit."""
         asked = read_body(Check)
         fit = self._manager.check_fit(
             asked.model,
             asked.available_vram_gb,
             quantization=asked.quantization,
             context_tokens=asked.context_tokens,
+            kv_type=asked.kv_type,
+            parallel=asked.parallel,
         )
-        available_vram_gb = fit.check.available_bytes / GIB
         return self._answer_as_seen(
-            {**fit.check.model_dump(mode="json"), "available_vram_gb": available_vram_gb, "source": fit.source}
+            {
+                **fit.check.model_dump(mode="json"),
+                "speed": fit.speed,
+                "available_vram_gb": fit.check.available_bytes / GIB,
+                "source": fit.source,
+                "machine": fit.criteria.machine,
+            }
         )
+
+    def hardware(self) -> Response:
+        """What the machine has, who says so, and how much of it advice counts on."""
+        machine, found = self._manager.hardware(), self._manager.budget()
+        return self._answer({**machine.model_dump(mode="json"), "available": found})
 
     def statistics(self) -> Response:
         """What is on record, of one model or of all."""
@@ -379,6 +426,10 @@ class ModelApi:
         return _json(answer)
 
 
+def _wants_lines() -> bool:
+    return request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON
+
+
 _NO_PATHS = "a path on the server is not taken from the network"
 
 
@@ -387,6 +438,10 @@ _NO_PATHS = "a path on the server is not taken from the network"
 
 def _json(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(to_json(data), status, headers, content_type="application/json")
+
+
+def _criteria(asked: Criteria) -> dict[str, Any]:
+    return {**asked.model_dump(mode="json"), "available_vram_gb": asked.available_bytes / GIB}
 
 
 def _counted(number: int, one: str, many: str) -> str:

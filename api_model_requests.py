@@ -8,10 +8,10 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 from functools import cache
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from api_model_problems import PayloadTooLarge
 from model_core.errors import InvalidRequest
@@ -101,22 +101,62 @@ class DownloadQuery(Asked):
     since: int | None = Field(default=None, ge=0)
 
 
-class Recommend(Asked):
-    """What a model is wanted for, and on which card."""
+class Server(Asked):
+    """On which card, and how Ollama is set up there."""
 
     available_vram_gb: float | None = Field(default=None, strict=True)
-    priority: str = "balanced"
     context_tokens: int = Field(default=4096, strict=True)
+    kv_type: str = "f16"
+    parallel: int = Field(default=1, strict=True)
+
+
+class Purpose(Server):
+    """What a model is wanted for."""
+
+    priority: str = "balanced"
     needs: list[str] = Field(default=[], max_length=16)
     installed_only: bool | None = None
 
 
-class Check(OneModel):
+# What an answer tells of its criteria and nobody asks for.
+_TOLD = ("available_bytes", "source", "machine")
+
+
+class WhatIf(Purpose):
+    """The criteria of an answer, as they are or changed: what would be recommended then."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_only_told(cls, said: Any) -> Any:
+        return {key: said[key] for key in said if key not in _TOLD} if isinstance(said, dict) else said
+
+
+class Recommend(Purpose):
+    """A wish: its fields side by side, or as the criteria of an earlier answer."""
+
+    criteria: WhatIf | None = None
+
+    @property
+    def wish(self) -> Purpose:
+        """What is wished, wherever it stands. Raises InvalidRequest where it stands in both places."""
+        if self.criteria is None:
+            return self
+        if self.model_fields_set != {"criteria"}:
+            raise InvalidRequest("criteria", "stands beside fields that belong into it", "Put all of them into one.")
+        return self.criteria
+
+
+class Check(OneModel, Server):
     """Which model, in which form, on which card."""
 
-    available_vram_gb: float | None = Field(default=None, strict=True)
     quantization: str | None = None
-    context_tokens: int = Field(default=4096, strict=True)
+
+
+class Load(OneModel):
+    """What is brought into memory, for how long after its last use, and with how much context."""
+
+    keep_alive: Any = None  # the manager says what Ollama takes
+    context_tokens: int | None = Field(default=None, strict=True)
 
 
 class Event(OneModel):

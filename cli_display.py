@@ -16,8 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from model_core.explanation import format_download
 from model_core.memory import format_memory
-from model_core.recommender import format_download
 from rest_client import UNDER_WAY
 
 Json = dict[str, Any]

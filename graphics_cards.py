@@ -334,8 +334,8 @@ def _by_sysctl(memory: MachineMemory | None, outside: Outside, nvml_silence: str
     source = MACOS if wired_mb else f"{MACOS}; how much of the RAM its graphics may hold is estimated"
     gpu = _sharing(Gpu(name=chip, vendor="apple", source=source, **_by_name(chip)._asdict()), memory)
     if gpu.total_bytes is not None and gpu.free_bytes is not None:
-        free_bytes = min(gpu.free_bytes, metal_limit_bytes(gpu.total_bytes, wired_mb))
-        gpu = gpu.model_copy(update={"free_bytes": free_bytes})
+        limit_bytes = metal_limit_bytes(gpu.total_bytes, wired_mb)
+        gpu = gpu.model_copy(update={"free_bytes": min(gpu.free_bytes, limit_bytes), "usable_bytes": limit_bytes})
     return _Look((gpu,))
 
 

@@ -29,7 +29,7 @@ from download_survey import Survey, Surveyor
 from download_watch import DownloadWatch
 from download_worker import DownloadWorker, Listener, Wanted
 from event_hub import EventHub
-from hardware_probe import ollama_disk
+from hardware_probe import HardwareProbe, ollama_disk
 from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
@@ -49,6 +49,9 @@ from model_core import (
     times,
     usage,
 )
+from model_core import hardware as machine
+from model_core.advice import Fit
+from model_core.budget import Budget, budget
 from model_core.document import DocumentCodec, new_model, read_import, remember
 from model_core.errors import (
     AnswerCutShort,
@@ -86,6 +89,7 @@ from model_core.errors import (
     UnknownQuantization,
 )
 from model_core.fit import FitCheck
+from model_core.hardware import Hardware
 from model_core.installed import Inventory, Meant
 from model_core.loading import Loaded, Phase, Running, Unloaded
 from model_core.patience import Patience
@@ -156,7 +160,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_OLLAMA = "http://localhost:11434"
 DEFAULT_REGISTRIES = (names.DEFAULT_HOST, "hf.co")
-ASSUMED_VRAM_GB = 8.0  # the card that AutoDev is made for (RTX 4060)
 # Who waits for a download whose owner went away takes it over; more often than this, something else is wrong.
 MOST_TAKEOVERS = 10
 MOST_DOWNLOADS_AT_ONCE = 16  # a guess; two already share one line
@@ -212,6 +215,7 @@ class ModelManager:
     registries     hosts that a model's name may carry
     downloads_at_once  in all processes together; each takes its own word for it
     patience       how long a download may stand still, and how it is tried again
+    hardware       says what the machine has; left out, the probe of this one, where Ollama runs here
 
     Making one does not need Ollama, and asks it nothing. Raises InvalidRequest for values that cannot be.
     """
@@ -230,6 +234,7 @@ class ModelManager:
         patience: Patience | None = None,
         registry: RegistryClient | None = None,
         disk: Callable[[], Room] | None = None,
+        hardware: Callable[[], Hardware] | None = None,
     ) -> None:
         if ollama_host == DEFAULT_OLLAMA:
             ollama_host = os.environ.get("OLLAMA_HOST") or ollama_host
@@ -261,6 +266,8 @@ class ModelManager:
         )
         self._watch = DownloadWatch(self._worker)
         self._registry = registry or RegistryClient(self._registry_at)
+        self._probe = HardwareProbe(self.client.is_local, _now)
+        self._hardware = hardware
         self._surveyor = Surveyor(self.client, self._registry, disk or self._disk)
         self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
         self._overlay: tuple[object, Picture] | None = None
@@ -345,7 +352,7 @@ class ModelManager:
                 raise UnknownQuantization(meant.name, ())
             elif not picture.inventory.get(meant.name):
                 raise ModelNotInstalled(meant.name)
-            check = self._checked(picture, meant.name, quantization)
+            check = self._fit_now(picture, meant.name, quantization)
             if require_fit and not check.compatible:
                 raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
             if meant.entry:
@@ -514,7 +521,7 @@ class ModelManager:
 
     def _fit_of(self, meant: Meant, quantization: str | None, size_bytes: int | None) -> FitCheck | None:
         profile = advice.profile_before(meant.entry, quantization, size_bytes)
-        available_bytes, _ = self._available(None)
+        available_bytes = self.budget().available_bytes
         return fit.check_fit(meant.name, quantization, profile, available_bytes) if profile else None
 
     def pull_model(
@@ -670,6 +677,24 @@ class ModelManager:
 
     # --- advice ------------------------------------------------------------------------------------------------------
 
+    def hardware(self) -> Hardware:
+        """Return what the machine that Ollama runs on has, as far as it can be known; it never waits for long."""
+        if self._hardware is not None:
+            return self._hardware()
+        if not self.is_simulated():
+            return self._probe.look()
+        try:
+            return machine.simulated(*self.client.simulated_card())
+        except OllamaError as error:
+            return machine.unknown(error.happened.rstrip("."))
+
+    def budget(self, available_vram_gb: float | None = None) -> Budget:
+        """Return how much memory advice counts on now, and who says so. Raises InvalidRequest."""
+        asked = None if available_vram_gb is None else advice.gib_as_bytes(available_vram_gb, "available_vram_gb")
+        cap = None if self._vram_gb is None else advice.gib_as_bytes(self._vram_gb, "MODEL_MANAGER_VRAM_GB")
+        running = self._runners.look() if self.seen().reachable else ()
+        return budget(self.hardware(), running, asked_bytes=asked, cap_bytes=cap)
+
     def recommend(
         self,
         available_vram_gb: float | None = None,
@@ -678,16 +703,21 @@ class ModelManager:
         context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
         needs: Sequence[str] = (),
         installed_only: bool | None = None,
+        kv_type: str = memory.KvType.F16,
+        parallel: int = 1,
     ) -> Recommendation:
-        """Return the models that suit, the best first, each with its reasons.
+        """Return the models that suit, the best first, each with its reasons; and what was not chosen, and why not.
 
-        available_vram_gb  in GiB; 0 means none; None: the setting, else 8, and the answer says which
+        available_vram_gb  in GiB; 0 means none; None: what is free now, and the answer says what that was made of
+        kv_type, parallel  how Ollama is set up: its cache, and how many requests it serves at once
 
         Raises NoSuitableModel, InvalidRequest.
         """
-        available_bytes, source = self._available(available_vram_gb)
-        criteria = advice.criteria(available_bytes, source, priority, context_tokens, needs, installed_only)
-        return recommender.recommend(self._advising()[0].candidates(), criteria)
+        picture, found = self._advising(), self.budget(available_vram_gb)
+        criteria = advice.criteria(
+            found, priority, context_tokens, needs, installed_only, kv_type=kv_type, parallel=parallel
+        )
+        return recommender.recommend(picture.candidates(), criteria)
 
     def recommend_model(self, available_vram_gb: float | None = None, priority: str = "balanced") -> str | None:
         """Return the name of the model that suits best, None if none does. Raises InvalidRequest."""
@@ -703,28 +733,18 @@ class ModelManager:
         *,
         quantization: str | None = None,
         context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
+        kv_type: str = memory.KvType.F16,
+        parallel: int = 1,
     ) -> Fit:
-        """Say whether a model lies on the card as a whole, with the parts of its need.
+        """Say whether a model lies on the card as a whole, with the parts of its need and what would make it fit.
 
         Without a quantization it is the one that is installed, else 4-bit. Raises ModelNotFound, UnknownQuantization,
         InvalidRequest.
         """
-        _, source = self._available(available_vram_gb)
-        check = self._checked(self._advising()[0], name, quantization, available_vram_gb, context_tokens)
-        return Fit(check, source)
-
-    def _checked(
-        self,
-        picture: Picture,
-        name: str,
-        quantization: str | None,
-        available_vram_gb: float | None = None,
-        context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
-    ) -> FitCheck:
-        available_bytes, _ = self._available(available_vram_gb)
-        model, form, profile = picture.profile(name, quantization)
-        tokens = advice.check_context(context_tokens)
-        return fit.check_fit(model, form, profile, available_bytes, context_tokens=tokens)
+        wish = advice.criteria(
+            self.budget(available_vram_gb), "balanced", context_tokens, (), None, kv_type=kv_type, parallel=parallel
+        )
+        return self._advising().fit(name, quantization, wish)
 
     def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
         """Say whether a model lies on the card as a whole, and why, in a sentence."""
@@ -885,22 +905,24 @@ class ModelManager:
         seen = self._inventory.ask()
         return self._pictured(self.store.read(), seen.inventory), seen
 
-    def _advising(self) -> tuple[Picture, Seen]:
+    def _advising(self) -> Picture:
         """Return a picture to give advice on: with what is loaded counted, and what nobody has catalogued described.
 
-        Nothing of it is written down: who only asks changes nothing but what Ollama tells of models for ever.
+        What is loaded is not written down here: who only asks changes nothing but what Ollama tells once for all.
         """
         picture, seen = self._look()
         if not seen.reachable:
-            return picture, seen
-        picture = self._described(picture)
-        document = measurements.with_running(picture.document, self._runners.look(), _now())
-        return (picture if document is picture.document else self._overlaid(picture, document)), seen
+            return picture
+        picture, running = self._described(picture), self._runners.look()
+        document = measurements.with_running(picture.document, running, _now())
+        if not running and document is picture.document:
+            return picture
+        return self._overlaid(picture, document, running)
 
-    def _overlaid(self, picture: Picture, document: Document) -> Picture:
-        key = (picture, self._runners.look())
+    def _overlaid(self, picture: Picture, document: Document, running: tuple[RunningModel, ...]) -> Picture:
+        key = (picture, running)
         if self._overlay is None or self._overlay[0] != key:
-            self._overlay = key, Picture(MODEL_CATALOG, document, picture.inventory)
+            self._overlay = key, Picture(MODEL_CATALOG, document, picture.inventory, running=running)
         return self._overlay[1]
 
     def _described(self, picture: Picture) -> Picture:
@@ -951,6 +973,10 @@ class ModelManager:
             yield
         finally:
             lock.release()
+
+    def _fit_now(self, picture: Picture, name: str, quantization: str | None) -> FitCheck:
+        wish = advice.criteria(self.budget(), "balanced", picture.context_of(name), (), None)
+        return picture.fit(name, quantization, wish).check
 
     def _made_to_answer(
         self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen
@@ -1004,22 +1030,6 @@ class ModelManager:
             self.client.delete(name)
         except OllamaModelMissing:
             logger.info("deleted already by somebody else name=%s", name)
-
-    def _available(self, given_gb: float | None) -> tuple[int, str]:
-        """Return the memory of the card in bytes, and who says so."""
-        if given_gb is not None:
-            return advice.gib_as_bytes(given_gb, "available_vram_gb"), "caller"
-        if self._vram_gb is not None:
-            return advice.gib_as_bytes(self._vram_gb, "MODEL_MANAGER_VRAM_GB"), "setting"
-        return advice.gib_as_bytes(ASSUMED_VRAM_GB, "available_vram_gb"), "assumed"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A check, and who said what is available: caller, setting or assumed."""
-
-    check: FitCheck
-    source: str
 
 
 class _Callback:

@@ -134,6 +134,11 @@ class OllamaClient:
         call = Call("GET", "/api/ps", "listing what runs", self._list_s)
         return read_as(call, ollama_answers.running_models, self._wire.answer(call))
 
+    def simulated_card(self) -> tuple[int, int]:
+        """Return the size of a simulated Ollama's card and what is free of it, in bytes; a real one does not tell."""
+        call = Call("GET", "/_simulator/state", "telling of its card", self._list_s)
+        return read_as(call, ollama_answers.simulated_card, self._wire.answer(call))
+
     def show(self, model: str, verbose: bool = False) -> ModelDetails:
         """Return the details of an installed model; with ``verbose`` the lists in model_info too, which are megabytes.
 

@@ -164,6 +164,8 @@ class OllamaSimulator:
             "installed": self.models.installed_names(),
             "partial": self.models.partial_bytes(),
             "running": self.runners.names(),
+            "vram_bytes": self.pace.vram_bytes,
+            "vram_used_bytes": self.runners.card_bytes(),
             "pulling": self.models.pulling(),
             "bytes_sent_total": self.bytes_sent_total,
             "faults": [{"kind": fault.kind, "times": fault.times, **fault.details} for fault in self.faults.armed()],

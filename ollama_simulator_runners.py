@@ -74,6 +74,12 @@ class Runners:
         """Return under which names something is loaded."""
         return [runner["name"] for runner in self.listed()]
 
+    def card_bytes(self) -> int:
+        """Return how much of the card the runners hold."""
+        with self._lock:
+            self._sweep()
+            return sum(runner.card_bytes for runner in self._runners.values())
+
     def listed(self) -> list[Json]:
         """Return the list of /api/ps: under the names that loaded, the longest to stay first."""
         with self._lock:

@@ -19,9 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from catalog import MODEL_CATALOG
+from model_core.candidates import Candidate, Criteria, candidate_of
 from model_core.errors import NoSuitableModel
 from model_core.memory import GIB
-from model_core.recommender import Candidate, Criteria, candidate_of, recommend
+from model_core.recommender import recommend
 
 
 def candidates(count: int) -> list[Candidate]:

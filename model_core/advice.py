@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from model_core import installed, usage
+from model_core.budget import Budget
+from model_core.candidates import Candidate, Criteria, candidate_of
 from model_core.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -14,10 +18,10 @@ from model_core.errors import (
     NameTaken,
     UnknownQuantization,
 )
+from model_core.fit import FitCheck
 from model_core.installed import Holding, Inventory, Meant, Shown
-from model_core.memory import MemoryProfile, profile_of
+from model_core.memory import KvType, MemoryProfile, profile_of
 from model_core.profiles import CATALOGUE_ONLY, Profiles
-from model_core.recommender import Candidate, Criteria, candidate_of
 from model_core.records import (
     GIB,
     CatalogEntry,
@@ -27,6 +31,7 @@ from model_core.records import (
     Usage,
     Variant,
 )
+from model_core.speed import Speed
 
 # What a download takes when nothing is said, and so what earlier figures without a digest are taken to be about.
 DEFAULT_QUANTIZATION = "q4"
@@ -37,6 +42,8 @@ _NO_RECORD = StoredModel(name="")
 MOST_CONTEXT_TOKENS = 16_777_216
 # No card has more; a figure beyond is bytes or megabytes by mistake.
 MOST_VRAM_GB = 10_000
+# Ollama itself knows no limit; more than this at once is no photographer's machine.
+MOST_PARALLEL = 64
 PRIORITIES = (ModelPurpose.SPEED, ModelPurpose.BALANCED, ModelPurpose.QUALITY)
 
 
@@ -48,13 +55,29 @@ def gib_as_bytes(value: Any, field: str) -> int:
     return round(value * GIB)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Whether a model lies on the card as a whole, and what that was asked for."""
+
+    check: FitCheck
+    criteria: Criteria
+    speed: Speed | None
+
+    @property
+    def source(self) -> str:
+        """Who says what is available."""
+        return self.criteria.source
+
+
 def criteria(
-    available_bytes: int,
-    source: str,
+    found: Budget,
     priority: str,
     context_tokens: int,
     needs: Iterable[str],
     installed_only: bool | None,
+    *,
+    kv_type: str = KvType.F16,
+    parallel: int = 1,
 ) -> Criteria:
     """Return a wish, checked. Raises InvalidRequest naming the field."""
     if priority not in PRIORITIES:
@@ -65,14 +88,21 @@ def criteria(
         raise InvalidRequest("needs", "must be a list of capabilities", "One of them is vision.")
     if not isinstance(installed_only, bool | None):
         raise InvalidRequest("installed_only", "must be true, false, or left out")
+    if kv_type not in tuple(KvType):
+        raise InvalidRequest("kv_type", "is no type of cache that Ollama has", f"Use one of {', '.join(KvType)}.")
+    if isinstance(parallel, bool) or not isinstance(parallel, int) or not 1 <= parallel <= MOST_PARALLEL:
+        raise InvalidRequest("parallel", f"must be a whole number from 1 to {MOST_PARALLEL}")
     return Criteria.model_validate(
         {
-            "available_bytes": available_bytes,
-            "source": source,
+            "available_bytes": found.available_bytes,
+            "source": found.source,
+            "machine": found.machine,
             "priority": ModelPurpose(priority),
             "context_tokens": context_tokens,
             "needs": tuple(needs),
             "installed_only": installed_only,
+            "kv_type": KvType(kv_type),
+            "parallel": parallel,
         }
     )
 
@@ -90,16 +120,18 @@ def candidates(
     records: Mapping[str, StoredModel],
     shown: Shown,
     profiles: Profiles = CATALOGUE_ONLY,
+    gpu_shares: Mapping[str, float | None] = MappingProxyType({}),
 ) -> list[Candidate]:
     """Return every model in every quantization that could be recommended.
 
-    records  what is stored of each, by name
+    records     what is stored of each, by name
+    gpu_shares  of what is loaded, by digest
     """
     found = []
     for name, entry in entries.items():
         held, stored = shown.entries[name], records.get(name, _NO_RECORD)
         if own := installed.alone(entry, held):
-            found.append(_of_installed(own, stored, profiles, entry))
+            found.append(_of_installed(own, stored, profiles, gpu_shares, entry))
             continue
         for variant in entry.variants:
             there, answers = held.by_quantization.get(variant.quantization), _answers(entry, held, variant)
@@ -115,9 +147,10 @@ def candidates(
                     failure_count=sums.count - sums.success_count,
                     mean_seconds=usage.mean_s(sums),
                     memory=profiles.of_variant(entry, variant, there),
+                    gpu_share=gpu_shares.get(there.digest) if there else None,
                 )
             )
-    found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles) for model in shown.others]
+    found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles, gpu_shares) for model in shown.others]
     return found
 
 
@@ -137,7 +170,11 @@ def _usage_of(stored: StoredModel, digest: str | None, takes_unknown: bool) -> U
 
 
 def _of_installed(
-    model: InstalledModel, stored: StoredModel, profiles: Profiles, entry: CatalogEntry | None = None
+    model: InstalledModel,
+    stored: StoredModel,
+    profiles: Profiles,
+    gpu_shares: Mapping[str, float | None],
+    entry: CatalogEntry | None = None,
 ) -> Candidate:
     sums = _usage_of(stored, model.digest, takes_unknown=True)
     return Candidate(
@@ -151,6 +188,7 @@ def _of_installed(
         success_count=sums.success_count,
         failure_count=sums.count - sums.success_count,
         mean_seconds=usage.mean_s(sums),
+        gpu_share=gpu_shares.get(model.digest),
     )
 
 

@@ -29,6 +29,7 @@ class Gpu(Record):
     vendor: Vendor | None = None
     total_bytes: int | None = None
     free_bytes: int | None = None
+    usable_bytes: int | None = Field(default=None, description="what programs may hold of it; null: all of it")
     bandwidth_bytes_per_s: int | None = Field(default=None, description="of its memory, at its fastest")
     bandwidth_source: str | None = None
     unified: bool = Field(default=False, description="it has no memory of its own but shares the machine's")
@@ -76,6 +77,18 @@ def unknown(reason: str) -> Hardware:
 def elsewhere() -> Hardware:
     """Return what is known of another machine: nothing. Ollama cannot be asked what it runs on."""
     return unknown(ELSEWHERE)
+
+
+def simulated(total_bytes: int, free_bytes: int) -> Hardware:
+    """Return the machine that a simulated Ollama pretends to run on: a card that says so, and nothing else.
+
+    >>> simulated(8 * GIB, 6 * GIB).gpus[0].name
+    'Simulated card'
+    """
+    source = "the simulated Ollama"
+    gpu = Gpu(name="Simulated card", total_bytes=total_bytes or None, free_bytes=free_bytes, source=source)
+    nothing = f"unknown: {source} has none"
+    return Hardware(gpus=(gpu,) if total_bytes else (), sources={"gpus": source, "memory": nothing, "disk": nothing})
 
 
 def metal_limit_bytes(total_bytes: int, wired_limit_mb: int | None) -> int:

@@ -88,6 +88,11 @@ class _Shown(_Wire):
     remote_host: str | None = None
 
 
+class _SimulatorState(_Wire):
+    vram_bytes: _Int
+    vram_used_bytes: _Int
+
+
 class _Message(_Wire):
     content: str = ""
     thinking: str | None = None
@@ -149,6 +154,12 @@ def running_models(data: Any) -> list[RunningModel]:
         )
         for model in _LoadedList.model_validate(data).models or ()
     ]
+
+
+def simulated_card(data: Any) -> tuple[int, int]:
+    """Read the card of a simulated Ollama: its size, and what is free of it, in bytes."""
+    state = _SimulatorState.model_validate(data)
+    return state.vram_bytes, max(0, state.vram_bytes - state.vram_used_bytes)
 
 
 def model_details(model: str, data: Any) -> ModelDetails:

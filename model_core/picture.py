@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from model_core import advice, installed, listing, loading, names, usage
+from model_core.advice import Fit
+from model_core.candidates import SEEING, Candidate, Criteria
 from model_core.document import new_model
 from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
+from model_core.fit import check_fit
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
 from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
-from model_core.profiles import SEEING, Profiles
-from model_core.recommender import Candidate
+from model_core.profiles import Profiles
 from model_core.records import CatalogEntry, Document, InstalledModel, ModelMetadata, RunningModel, StoredModel
+from model_core.speed import estimate
 from model_core.usage import Statistics
 
 # Of what has gone: neither what Ollama held, nor how its figures are kept.
@@ -30,6 +33,7 @@ class Picture:
     catalog    the entries that come with the program; the document adds custom ones
     inventory  what Ollama held when last asked
     copied     digests that were just copied, by id, and that the document does not know yet
+    running    what is loaded, where that matters
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Picture:
         document: Document,
         inventory: Inventory,
         copied: Mapping[str, str] | None = None,
+        running: Sequence[RunningModel] = (),
     ) -> None:
         self.document, self.inventory = document, inventory
         # A document that somebody edits or hands in must not change what the program's own ids mean.
@@ -47,7 +52,7 @@ class Picture:
             if not any(names.same(name, own) for own in catalog)
         }
         self.entries = {**catalog, **self._custom}
-        self._copied = copied or {}
+        self._copied, self._running = copied or {}, running
 
     @cached_property
     def shown(self) -> Shown:
@@ -183,7 +188,43 @@ class Picture:
 
     def candidates(self) -> list[Candidate]:
         """Return what the recommender chooses from."""
-        return advice.candidates(self.entries, self.records, self.shown, self.profiles)
+        return self._candidates
+
+    @cached_property
+    def _candidates(self) -> list[Candidate]:
+        shares = {runner.digest: runner.gpu_share for runner in self._running}
+        return advice.candidates(self.entries, self.records, self.shown, self.profiles, shares)
+
+    def fit(self, name: str, quantization: str | None, wish: Criteria) -> Fit:
+        """Say whether a model lies on the card as a whole. Raises ModelNotFound, UnknownQuantization, …"""
+        model, form, profile = self.profile(name, quantization)
+        others = self._forms(model)
+        check = check_fit(
+            model,
+            form,
+            profile,
+            wish.available_bytes,
+            context_tokens=wish.context_tokens,
+            ram_free_bytes=wish.ram_free_bytes,
+            kv_type=wish.kv_type,
+            parallel=wish.parallel,
+            other_forms={other: others[other] for other in others if other != form},
+            total_bytes=wish.machine.total_bytes,
+        )
+        seen = next((c.seen_speed for c in self._candidates if (c.name, c.quantization) == (model, form)), None)
+        speed = seen or estimate(profile, check.need, wish.available_bytes, wish.machine.card)
+        return Fit(check, wish, speed)
+
+    def _forms(self, name: str) -> dict[str, MemoryProfile]:
+        entry = self.entries.get(name)
+        if entry is None:
+            return {}
+        there = self.shown.entries[name].by_quantization
+        forms = [variant.quantization for variant in entry.variants]
+        return {
+            form: self.profiles.of_variant(entry, variant, there.get(form))
+            for form, variant in zip(forms, entry.variants, strict=True)
+        }
 
     def profile(self, name: str, quantization: str | None) -> tuple[str, str | None, MemoryProfile]:
         """Return which model in which form is meant, and what its need follows from."""

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from model_core import measurements
+from model_core.candidates import SEEING
 from model_core.memory import MemoryProfile, profile_of
 from model_core.records import CatalogEntry, Described, InstalledModel, Measured, Variant
-
-SEEING = "vision"
 
 
 class Profiles:

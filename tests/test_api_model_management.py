@@ -493,14 +493,147 @@ def test_a_download_that_stands_still_says_why(simulator, tmp_path):
 # --- advice and statistics -------------------------------------------------------------------------------------------
 
 
-def test_a_recommendation_says_what_it_took_for_granted(shared):
-    assumed = shared.post("/recommend")
+def test_a_recommendation_says_what_it_counted_on(shared):
+    free = shared.post("/recommend")
     said = shared.post("/recommend", {"available_vram_gb": 8, "priority": "balanced"})
 
-    assert assumed["recommended_model"] == said["recommended_model"] == "llama3.1:8b-instruct"
-    assert (assumed["criteria"]["source"], said["criteria"]["source"]) == ("assumed", "caller")
-    assert assumed["criteria"]["available_vram_gb"] == 8.0
+    assert free["recommended_model"] == said["recommended_model"] == "llama3.1:8b-instruct"
+    assert (free["criteria"]["source"], said["criteria"]["source"]) == ("probe", "caller")
+    assert free["criteria"]["available_vram_gb"] == 8.0
+    assert free["criteria"]["machine"]["gpu"] == "Simulated card"
     assert all(set(reason) >= {"code", "text", "values"} for reason in said["reasons"])
+
+
+def test_the_criteria_of_an_answer_can_be_sent_back_changed_and_nothing_happens(shared):
+    before = shared.manager.store.read()
+    answer = shared.post("/recommend", {"priority": "quality"})
+
+    same = shared.post("/recommend", {"criteria": answer["criteria"]})
+    larger = shared.post("/recommend", {"criteria": {**answer["criteria"], "available_vram_gb": 48}})
+
+    assert same["recommended_model"] == answer["recommended_model"]
+    assert larger["recommended_model"] == "llama3.1:70b-instruct"
+    assert shared.manager.store.read() is before
+
+
+def test_a_what_if_names_what_it_does_not_know_and_stands_alone(shared):
+    unknown = shared.ask("POST", "/recommend", {"criteria": {"colour": "red"}})
+    twice = shared.ask("POST", "/recommend", {"criteria": {"priority": "speed"}, "priority": "quality"})
+
+    assert problem(unknown, "invalid_request", 400)["field"] == "criteria.colour"
+    assert problem(twice, "invalid_request", 400)["field"] == "criteria"
+
+
+def test_what_is_not_recommended_says_why_and_what_would_change_that(shared):
+    answer = shared.post("/recommend", {"available_vram_gb": 5.4})
+
+    eight = next(one for one in answer["not_chosen"] if one["model"] == "llama3.1:8b-instruct")
+    assert eight["reason"]["code"] in ("spills", "too_large")
+    assert {way["code"] for way in eight["ways"]} >= {"shorter_context", "free_memory"}
+    shorter = next(way["values"] for way in eight["ways"] if way["code"] == "shorter_context")
+    again = shared.post("/recommend", {"available_vram_gb": 5.4, "context_tokens": shorter["context_tokens"]})
+    assert again["recommended_model"] == "llama3.1:8b-instruct"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"kv_type": "q2"}, "kv_type"),
+        ({"parallel": 0}, "parallel"),
+        ({"parallel": 2.5}, "parallel"),
+        ({"context_tokens": 10**12}, "context_tokens"),
+        ({"available_vram_gb": -1}, "available_vram_gb"),
+        ({"available_vram_gb": 1e300}, "available_vram_gb"),
+    ],
+)
+def test_an_absurd_figure_is_refused_by_its_name(shared, body, field):
+    for path in ("/recommend", "/check_compatibility"):
+        answer = shared.ask("POST", path, {**body, **({"model": ONE_B} if path != "/recommend" else {})})
+        assert problem(answer, "invalid_request", 400)["field"] == field
+
+
+def test_a_check_shows_what_another_setup_of_ollama_would_change(shared):
+    asked = {"model": "llama3.1:8b-instruct", "context_tokens": 32_768}
+    plain = shared.post("/check_compatibility", asked)
+    smaller = shared.post("/check_compatibility", {**asked, "kv_type": "q8_0"})
+    several = shared.post("/check_compatibility", {**asked, "parallel": 4})
+
+    assert smaller["need"]["total"] < plain["need"]["total"] < several["need"]["total"]
+    assert "smaller_cache" in {way["code"] for way in plain["ways"]}
+
+
+def test_the_hardware_says_who_says_so_and_what_advice_counts_on(shared):
+    machine = shared.get("/hardware")
+
+    assert [gpu["name"] for gpu in machine["gpus"]] == ["Simulated card"]
+    assert machine["gpus"][0]["total_bytes"] == machine["gpus"][0]["free_bytes"] == 8 * GIB
+    assert machine["memory"] is None and machine["disk"] is None
+    assert machine["sources"]["memory"].startswith("unknown: ")
+    assert (machine["available"]["available_bytes"], machine["available"]["source"]) == (8 * GIB, "probe")
+
+
+# --- what is in memory -----------------------------------------------------------------------------------------------
+
+
+def test_a_load_says_where_the_model_lies_and_what_ollama_counted(api, simulator):
+    simulator.install(ONE_B_TAG)
+
+    done = api.post("/load", {"model": ONE_B, "keep_alive": "10m"})
+    running = api.get("/running")
+
+    assert (done["model"], done["gpu_share"], done["was_loaded"], done["warnings"]) == (ONE_B, 1.0, False, [])
+    assert done["load_seconds"] >= 0
+    assert (running["count"], running["models"][0]["name"]) == (1, ONE_B)
+    assert running["models"][0]["error_percent"] is not None
+
+
+def test_a_load_can_be_watched_line_by_line(api, simulator):
+    simulator.install(ONE_B_TAG)
+
+    answer = api.ask("POST", "/load", {"model": ONE_B}, headers={"Accept": "application/x-ndjson"})
+    *phases, done = map(json.loads, answer.get_data().splitlines())
+
+    assert [line["phase"] for line in phases][-1] == "reading how much memory it took"
+    assert all(line["seconds"] >= 0 for line in phases)
+    assert (done["success"], done["model"], done["ollama"]) == (True, ONE_B, {"simulated": True})
+
+
+def test_a_load_that_fails_says_why_in_its_last_line(api):
+    answer = api.ask("POST", "/load", {"model": ONE_B}, headers={"Accept": "application/x-ndjson"})
+
+    last = json.loads(answer.get_data().splitlines()[-1])
+    assert (answer.status_code, last["code"], last["status"]) == (200, "model_not_installed", 409)
+
+
+def test_a_wait_without_news_says_how_long_it_has_lasted(api, simulator):
+    simulator.install(ONE_B_TAG)
+    simulator.set_fault("slow_load", seconds=1.2, times=1)
+
+    answer = api.ask("POST", "/load", {"model": ONE_B}, headers={"Accept": "application/x-ndjson"})
+    *phases, _ = map(json.loads, answer.get_data().splitlines())
+
+    loading = [line["seconds"] for line in phases if line["phase"] == "loading"]
+    assert len(loading) == 2 and loading[1] - loading[0] >= 0.9
+
+
+def test_what_is_not_there_is_not_loaded(shared):
+    problem(shared.ask("POST", "/load", {"model": THREE_B}), "model_not_installed", 409)
+    problem(shared.ask("POST", "/unload", {"model": THREE_B}), "model_not_installed", 409)
+    for keep_alive in ("5", True, "soon", [1]):
+        answer = shared.ask("POST", "/load", {"model": ONE_B, "keep_alive": keep_alive})
+        assert problem(answer, "invalid_request", 400)["field"] == "keep_alive"
+
+
+def test_an_unload_frees_the_memory(api, simulator):
+    simulator.install(ONE_B_TAG)
+    api.post("/load", {"model": ONE_B})
+
+    done = api.post("/unload", {"model": ONE_B})
+    again = api.post("/unload", {"model": ONE_B})
+
+    assert (done["was_loaded"], done["is_gone"]) == (True, True)
+    assert again["message"] == f"{ONE_B} was not loaded."
+    assert api.get("/running")["models"] == []
 
 
 def test_nothing_that_suits_says_what_would(shared):

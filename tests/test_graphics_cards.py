@@ -553,6 +553,7 @@ def test_a_mac_shares_its_ram_with_its_graphics_up_to_an_estimated_limit():
     gpu = only(found)
     assert (gpu.name, gpu.vendor, gpu.unified) == ("Apple M1 Max", "apple", True)
     assert (gpu.total_bytes, gpu.free_bytes // MIB) == (32 * GIB, 21_845)
+    assert gpu.usable_bytes == gpu.free_bytes
     assert gpu.bandwidth_bytes_per_s == 400_000_000_000
     assert gpu.source == found.source == "macOS; how much of the RAM its graphics may hold is estimated"
 

@@ -17,9 +17,10 @@ import model_manager
 from catalog import MODEL_CATALOG
 from json_store import JsonStore
 from json_store_system import RealFileSystem
-from model_core import errors
+from model_core import errors, hardware
 from model_core.document import DocumentCodec
-from model_core.records import ModelMetadata, ModelPurpose
+from model_core.hardware import Hardware, MachineMemory
+from model_core.records import GIB, ModelMetadata, ModelPurpose
 from model_manager import (
     CannotDeleteCurrent,
     DownloadFailed,
@@ -981,17 +982,48 @@ def test_a_record_that_cannot_be_kept_is_an_error(disk, manager):
 # --- advice ----------------------------------------------------------------------------------------------------------
 
 
-def test_who_says_nothing_is_advised_for_eight_gib_and_told_so(manager):
+def test_where_nothing_is_known_eight_gib_are_assumed_and_that_is_said(managers):
+    manager = managers(hardware=lambda: hardware.elsewhere())
+
     recommendation = manager.recommend()
 
     assert (recommendation.criteria.source, recommendation.best.model) == ("assumed", "llama3.1:8b-instruct")
+    assert "assumed_memory" in [reason.code for reason in recommendation.best.reasons]
     assert manager.check_fit(MODEL).source == "assumed"
 
 
-def test_the_setting_comes_before_the_assumption_and_the_caller_before_the_setting(managers):
+def test_advice_counts_what_is_free_now_and_what_loaded_models_would_make_free(managers, simulator):
+    manager = managers()
+    simulator.install("llama3.1:8b-instruct-q4_K_M")
+    before = manager.budget()
+
+    manager.load_model("llama3.1:8b-instruct")
+    after = manager.budget()
+
+    assert (before.source, before.available_bytes) == ("probe", 8 * GIB)
+    assert after.machine.free_bytes < 4 * GIB < after.machine.held_bytes
+    assert after.available_bytes == before.available_bytes
+    assert manager.recommend().best.model == "llama3.1:8b-instruct"
+
+
+def test_without_a_card_advice_is_for_the_processor_and_says_how_fast(managers):
+    ram = MachineMemory(total_bytes=32 * GIB, free_bytes=20 * GIB, source="psutil")
+    nothing = Hardware(gpus=(), memory=ram, sources={})
+    manager = managers(hardware=lambda: nothing)
+
+    best = manager.recommend().best
+
+    assert (best.model, best.speed.basis) == ("llama3.1:8b-instruct", "estimate")
+    words = {reason.code: reason.text for reason in best.reasons}
+    assert "Half of the 20 GiB of RAM that are free were counted" in words["on_processor"]
+    assert words["speed"].startswith("It works, slowly: expect some 5")
+
+
+def test_the_setting_caps_what_is_free_and_the_caller_comes_before_both(managers):
     manager = managers(vram_gb=2)
 
     assert manager.recommend().criteria.source == "setting"
+    assert managers(vram_gb=100).recommend().criteria.source == "probe"
     assert manager.recommend_model(priority="speed") == MODEL
     assert manager.recommend(8).criteria.source == "caller"
     assert manager.recommend_model(8) == "llama3.1:8b-instruct"

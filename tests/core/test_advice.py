@@ -8,6 +8,7 @@ import pytest
 
 from catalog import MODEL_CATALOG
 from model_core import advice, usage
+from model_core.budget import Budget
 from model_core.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -157,7 +158,8 @@ def test_a_larger_model_of_ones_own_stands_before_a_smaller_one():
         installed("a-small:1", **seeing, parameter_size="3.2B"),
         installed("b-large:1", **seeing, parameter_size="11B"),
     ]
-    wish = advice.criteria(24 * GIB, "caller", "quality", 4096, ["vision"], None)
+    found = Budget(available_bytes=24 * GIB, source="caller")
+    wish = advice.criteria(found, "quality", 4096, ["vision"], None)
 
     ranked = recommend(candidates(*models).values(), wish).ranked
 
@@ -339,7 +341,7 @@ def test_a_context_is_taken_as_it_is_said(value):
 
 def wish(source="caller", **changes):
     asked = {"priority": "balanced", "context_tokens": 4096, "needs": (), "installed_only": None, **changes}
-    return advice.criteria(8 * GIB, source, **asked)
+    return advice.criteria(Budget(available_bytes=8 * GIB, source=source), **asked)
 
 
 def test_a_wish_is_taken_as_it_is_said():
@@ -347,6 +349,7 @@ def test_a_wish_is_taken_as_it_is_said():
 
     assert (asked.available_bytes, asked.source, asked.priority) == (8 * GIB, "setting", ModelPurpose.SPEED)
     assert (asked.needs, asked.installed_only, asked.context_tokens) == (("vision",), False, 8192)
+    assert (asked.kv_type, asked.parallel) == ("f16", 1)
 
 
 @pytest.mark.parametrize(
@@ -356,6 +359,8 @@ def test_a_wish_is_taken_as_it_is_said():
         *(("needs", value) for value in ("vision", [5], [None], None, 5)),
         *(("installed_only", value) for value in ("yes", 1, [])),
         ("context_tokens", 0),
+        *(("kv_type", value) for value in ("", "f32", None, 8, [])),
+        *(("parallel", value) for value in (0, -1, 65, 1.5, True, "2", None)),
     ],
 )
 def test_an_impossible_wish_is_refused_and_named(field, value):

@@ -30,6 +30,7 @@ def test_a_machine_goes_out_as_the_api_draws_it():
                 "vendor": "nvidia",
                 "total_bytes": 8,
                 "free_bytes": 7,
+                "usable_bytes": None,
                 "bandwidth_bytes_per_s": None,
                 "bandwidth_source": None,
                 "unified": False,

@@ -10,17 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from catalog import MODEL_CATALOG
+from model_core.candidates import Candidate, Criteria, candidate_of
 from model_core.errors import NoSuitableModel
+from model_core.explanation import format_download, format_seconds
 from model_core.fit import Verdict, check_fit
 from model_core.memory import MemoryProfile, format_memory
-from model_core.recommender import (
-    Candidate,
-    Criteria,
-    candidate_of,
-    format_download,
-    format_seconds,
-    recommend,
-)
+from model_core.recommender import recommend
 from model_core.records import GIB, ModelPurpose
 
 CATALOGUE = [candidate_of(entry, variant) for entry in MODEL_CATALOG.values() for variant in entry.variants]

@@ -1,0 +1,185 @@
+"""What the recommender weighs, and what it is asked: one model in one form, and a wish."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field
+
+from model_core.memory import DEFAULT_CONTEXT_TOKENS, KvType, MemoryProfile, profile_of
+from model_core.records import CatalogEntry, ModelPurpose, Record, Variant
+from model_core.speed import Card, Speed
+
+SEEING, ANSWERING = "vision", "completion"
+
+Source = Literal["caller", "setting", "probe", "processor", "assumed"]
+
+_UNKNOWN_BITS = 99
+
+# Every model starts as if it had been used 5 times and had worked in 9 of 10 cases, so that one failure in one try
+# does not condemn it. Below 0.6 it is unreliable: that takes three failures at the start, or more than four in ten
+# of many.
+PRIOR_USES, PRIOR_RATE = 5, 0.9
+UNRELIABLE_BELOW = 0.6
+
+# Scores of answers, from 0 to 5, count from the third on, as if five of 3.5 had come before: that is where AutoDev
+# itself draws the line between keeping and rejecting (selection_threshold). They are compared in half points, which is
+# what people mean when they score.
+SCORES_COUNT_FROM, PRIOR_SCORES, PRIOR_SCORE = 3, 5, 3.5
+
+
+class Machine(Record):
+    """What the memory that is available was made of; None where it is not known.
+
+    held_bytes  of loaded models: Ollama lets go of them when another one needs the room, so it counts as free
+    cap_bytes   what the setting allows at most
+    """
+
+    gpu: str | None = None
+    gpu_count: int | None = None
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    held_bytes: int = 0
+    cap_bytes: int | None = None
+    ram_free_bytes: int | None = None
+    card: Card | None = Field(default=None, description="what the speed follows from; null: not known")
+
+
+class Criteria(Record):
+    """What the answer was asked for, and where its figure comes from."""
+
+    available_bytes: int = Field(ge=0, description="free on the card; 0 means none")
+    priority: Literal[ModelPurpose.SPEED, ModelPurpose.BALANCED, ModelPurpose.QUALITY] = ModelPurpose.BALANCED
+    context_tokens: int = Field(default=DEFAULT_CONTEXT_TOKENS, ge=1)
+    needs: tuple[str, ...] = Field(default=(), description="capabilities that the model must have, such as vision")
+    installed_only: bool | None = Field(default=None, description="true: nothing that must be downloaded first")
+    source: Source = Field(
+        default="caller", description="who says what is available; processor: there is no card, this is RAM"
+    )
+    kv_type: KvType = KvType.F16
+    parallel: int = Field(default=1, ge=1, description="requests that Ollama serves at once")
+    machine: Machine = Machine()
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether there is no card."""
+        return self.source == "processor"
+
+    @property
+    def ram_free_bytes(self) -> int | None:
+        """RAM that could take what does not fit; none is left where the model lies in RAM anyway."""
+        return 0 if self.on_processor else self.machine.ram_free_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What the ranking needs to know of one model in one quantization.
+
+    quantization   q4, q8, or Ollama's word for it; None: not known
+    parameters     None: not known, which ranks as the smallest
+    download_bytes what must be downloaded first; None: not known. Not read for what is installed
+    approximate    download_bytes is rounded
+    success_count, failure_count  what is on record of these very weights
+    mean_seconds   over the successes that carried a time; None: no such success
+    score, score_count  mean of the scores of its answers, 0 to 5, and how many there are
+    seen_speed     what was measured here; None: nothing was
+    gpu_share      of the loaded model; None: it is not loaded, or not known
+    """
+
+    name: str
+    memory: MemoryProfile
+    purpose: ModelPurpose
+    quantization: str | None = None
+    parameters: int | None = None
+    capabilities: tuple[str, ...] = (ANSWERING,)
+    installed: bool = False
+    published: bool = True
+    download_bytes: int | None = None
+    approximate: bool = False
+    success_count: int = 0
+    failure_count: int = 0
+    mean_seconds: float | None = None
+    score: float | None = None
+    score_count: int = 0
+    seen_speed: Speed | None = None
+    gpu_share: float | None = None
+
+    @cached_property
+    def bits(self) -> int:
+        """The bits a weight takes, read from the quantization's name; a high number where it does not tell."""
+        found = re.search(r"\d+", self.quantization or "")
+        return int(found[0]) if found else _UNKNOWN_BITS
+
+    @property
+    def use_count(self) -> int:
+        """Successes and failures together."""
+        return self.success_count + self.failure_count
+
+    @property
+    def rate(self) -> float:
+        """The rate of success with the prior: 0.9 for what was never used."""
+        return (self.success_count + PRIOR_USES * PRIOR_RATE) / (self.use_count + PRIOR_USES)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it works often enough to be tried again."""
+        return self.rate >= UNRELIABLE_BELOW
+
+    @property
+    def score_in_halves(self) -> int:
+        """The score of its answers with the prior, in half points; 7 for what was not scored often enough.
+
+        >>> from model_core.memory import MemoryProfile
+        >>> new = Candidate(name="m", memory=MemoryProfile(file_bytes=1), purpose=ModelPurpose.SPEED)
+        >>> from dataclasses import replace
+        >>> [replace(new, score=s, score_count=n).score_in_halves for s, n in ((5, 2), (5, 3), (1, 3), (4.5, 40))]
+        [7, 8, 5, 9]
+        """
+        if self.score is None or self.score_count < SCORES_COUNT_FROM:
+            return round(PRIOR_SCORE * 2)
+        total = self.score * self.score_count + PRIOR_SCORE * PRIOR_SCORES
+        return round(total / (self.score_count + PRIOR_SCORES) * 2)
+
+    @property
+    def sees(self) -> bool:
+        """Whether it looks at pictures."""
+        return SEEING in self.capabilities
+
+
+def candidate_of(
+    entry: CatalogEntry,
+    variant: Variant,
+    *,
+    memory: MemoryProfile | None = None,
+    installed: bool = False,
+    success_count: int = 0,
+    failure_count: int = 0,
+    mean_seconds: float | None = None,
+    score: float | None = None,
+    score_count: int = 0,
+    seen_speed: Speed | None = None,
+    gpu_share: float | None = None,
+) -> Candidate:
+    """Return one quantization of a catalogue entry, or of a custom one, as a candidate."""
+    return Candidate(
+        name=entry.name,
+        memory=memory or profile_of(entry, variant),
+        purpose=entry.purpose,
+        quantization=variant.quantization,
+        parameters=entry.parameters or (entry.architecture.parameters if entry.architecture else None),
+        capabilities=entry.capabilities,
+        installed=installed,
+        published=entry.published,
+        download_bytes=variant.size_bytes,
+        approximate=variant.approximate,
+        success_count=success_count,
+        failure_count=failure_count,
+        mean_seconds=mean_seconds,
+        score=score,
+        score_count=score_count,
+        seen_speed=seen_speed,
+        gpu_share=gpu_share,
+    )

@@ -1,0 +1,276 @@
+"""Why a model stands where it stands, in words that a photographer understands; the figures stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from model_core.candidates import Candidate, Criteria
+from model_core.fit import Verdict
+from model_core.memory import MemoryNeed, format_memory, label
+from model_core.ranking import Weighed, deciding_rule, is_finer_choice, rank, work
+from model_core.records import ModelPurpose, Reason
+from model_core.speed import Speed
+
+
+class Explanation:
+    """The reasons of one ranked list; larger is the download that comes second though the order has it further down."""
+
+    def __init__(self, ranked: Sequence[Weighed], criteria: Criteria, larger: Weighed | None) -> None:
+        self.criteria = criteria
+        self._first, self._larger = ranked[0], larger
+        self._purpose_was_met = any(weighed.purpose_distance == 0 for weighed in ranked)
+        self._passed_over = min(ranked, key=lambda weighed: rank(weighed, criteria)[1:])
+
+    def reasons(self, weighed: Weighed) -> tuple[Reason, ...]:
+        """Return why this model stands where it stands, the weightiest first."""
+        found = [
+            self._passed_over_reason(weighed),
+            self._reliability(weighed.candidate),
+            self._purpose(weighed),
+            self._memory(weighed),
+            self._source(weighed),
+            self._in_ram(weighed.candidate),
+            self._context(weighed.need),
+            self._speed(weighed),
+            self._availability(weighed),
+            self._quantization(weighed),
+            self._experience(weighed.candidate),
+            self._score(weighed.candidate),
+            self._behind(weighed),
+        ]
+        return tuple(reason for reason in found if reason is not None)
+
+    def _passed_over_reason(self, weighed: Weighed) -> Reason | None:
+        other = self._passed_over.candidate
+        if weighed is not self._first or other.reliable or self._passed_over is weighed:
+            return None
+        return Reason(
+            code="passed_over",
+            text=f"{label(other.name, other.quantization)} would suit better, but failed here "
+            f"{other.failure_count} of {other.use_count} times.",
+            values={
+                "model": other.name,
+                "quantization": other.quantization,
+                "failure_count": other.failure_count,
+                "use_count": other.use_count,
+            },
+        )
+
+    def _reliability(self, candidate: Candidate) -> Reason | None:
+        if candidate.reliable:
+            return None
+        return Reason(
+            code="unreliable",
+            text=f"Failed here {candidate.failure_count} of {candidate.use_count} times, so it stands behind others.",
+            values={"failure_count": candidate.failure_count, "use_count": candidate.use_count},
+        )
+
+    def _behind(self, weighed: Weighed) -> Reason | None:
+        if weighed is self._first:
+            return None
+        first = self._first.candidate
+        rule = deciding_rule(weighed, self._first, self.criteria)
+        return Reason(
+            code="behind",
+            text=f"Stands behind {label(first.name, first.quantization)}: {rule.behind(weighed)}.",
+            values={"model": first.name, "quantization": first.quantization, "rule": rule.name},
+        )
+
+    def _purpose(self, weighed: Weighed) -> Reason:
+        purpose, wished = weighed.candidate.purpose, self.criteria.priority
+        values = {"purpose": purpose.value, "priority": wished.value}
+        if purpose is ModelPurpose.SPECIALIZED:
+            needs = ", ".join(self.criteria.needs)
+            return Reason(
+                code="capability",
+                text=f"It can do what was asked for: {needs}.",
+                values={"needs": [*self.criteria.needs]},
+            )
+        if weighed.purpose_distance == 0:
+            return Reason(code="purpose", text=f"Made for {work(purpose)}.", values=values)
+        if self._purpose_was_met:
+            return Reason(
+                code="other_purpose", text=f"Made for {work(purpose)}, not for {work(wished)}.", values=values
+            )
+        lack = "is installed and fits" if self.criteria.installed_only else "fits"
+        return Reason(
+            code="nearest_purpose",
+            text=f"Nothing made for {work(wished)} {lack}; this one is made for {work(purpose)}, which is nearest.",
+            values=values,
+        )
+
+    def _memory(self, weighed: Weighed) -> Reason:
+        need, available = weighed.need, self.criteria.available_bytes
+        left = available - need.total
+        amount = format_memory(need.total)
+        if need.basis == "guess":
+            amount = f"{format_memory(need.low)} to {format_memory(need.high)} (guessed from the size of its file)"
+        elif need.basis == "measured":
+            amount += " (measured here)"
+        place = "memory" if self.criteria.on_processor else "graphics memory"
+        start = f"Needs {amount} of the {format_memory(available)} of {place} that are available"
+        values: dict[str, Any] = {
+            "need_bytes": need.total,
+            "need_low_bytes": need.low,
+            "need_high_bytes": need.high,
+            "available_bytes": available,
+            "margin_bytes": left,
+            "basis": need.basis,
+        }
+        if weighed.verdict is Verdict.FITS:
+            return Reason(code="fits", text=f"{start}; {format_memory(left)} stay free.", values=values)
+        return Reason(
+            code="tight",
+            text=f"{start}: tight, only {format_memory(left)} stay free. Close other programs that use the memory.",
+            values=values,
+        )
+
+    def _source(self, weighed: Weighed) -> Reason | None:
+        return source_reason(self.criteria) if weighed is self._first else None
+
+    def _in_ram(self, candidate: Candidate) -> Reason | None:
+        share = candidate.gpu_share
+        if share is None or share >= 1 or self.criteria.on_processor:
+            return None
+        return Reason(
+            code="partly_in_ram",
+            text=f"As it is loaded now, {share:.0%} of it lies on the card and the rest in RAM, which is slow: load it "
+            "again when more of the card is free.",
+            values={"gpu_share": share},
+        )
+
+    def _context(self, need: MemoryNeed) -> Reason | None:
+        asked = self.criteria.context_tokens
+        if need.context_tokens >= asked:
+            return None
+        return Reason(
+            code="shorter_context",
+            text=f"Reads at most {need.context_tokens:,} tokens, fewer than the {asked:,} asked for.",
+            values={"context_tokens": need.context_tokens, "asked_context_tokens": asked},
+        )
+
+    def _speed(self, weighed: Weighed) -> Reason | None:
+        speed = weighed.speed
+        if speed is None:
+            return None
+        slowly = "It works, slowly: expect" if self.criteria.on_processor else "Expect"
+        return Reason(code="speed", text=f"{slowly} {format_speed(speed)}.", values=speed.model_dump())
+
+    def _availability(self, weighed: Weighed) -> Reason:
+        candidate, size = weighed.candidate, weighed.candidate.download_bytes
+        if candidate.installed:
+            return Reason(code="installed", text="Already installed.")
+        values: dict[str, Any] = {"download_bytes": size, "approximate": candidate.approximate}
+        if size is None:
+            amount = "Must be downloaded first, how much is not known"
+        else:
+            amount = f"{'About ' if candidate.approximate else ''}{format_download(size)} to download first"
+        if weighed is not self._larger:
+            return Reason(code="download", text=f"{amount}.", values=values)
+        first = self._first.candidate
+        return Reason(
+            code="larger_download",
+            text=f"{amount}; larger than {label(first.name, first.quantization)}, which is installed.",
+            values={**values, "model": first.name, "quantization": first.quantization},
+        )
+
+    def _quantization(self, weighed: Weighed) -> Reason | None:
+        if is_finer_choice(weighed, self.criteria):
+            return Reason(
+                code="finer",
+                text="The 8-bit form: finer than 4-bit, and it still fits comfortably.",
+                values={"bits": weighed.candidate.bits},
+            )
+        if self.criteria.priority is ModelPurpose.SPEED and weighed.candidate.bits == 4:
+            return Reason(code="faster", text="The 4-bit form is the fastest.", values={"bits": weighed.candidate.bits})
+        return None
+
+    def _experience(self, candidate: Candidate) -> Reason | None:
+        if not candidate.reliable:
+            return None
+        if not candidate.success_count:
+            failures = candidate.failure_count
+            return Reason(
+                code="unproven",
+                text=f"Failed here {failures} of {failures} times so far." if failures else "Not used here yet.",
+                values={"success_count": 0, "failure_count": failures, "use_count": failures},
+            )
+        mean = candidate.mean_seconds
+        took = f", {format_seconds(mean)} on average" if mean is not None else ""
+        return Reason(
+            code="proven",
+            text=f"Worked here {candidate.success_count} of {candidate.use_count} times{took}.",
+            values={
+                "success_count": candidate.success_count,
+                "use_count": candidate.use_count,
+                "mean_seconds": mean,
+            },
+        )
+
+    def _score(self, candidate: Candidate) -> Reason | None:
+        if candidate.score is None or not candidate.score_count:
+            return None
+        times = "once" if candidate.score_count == 1 else f"{candidate.score_count:,} times"
+        return Reason(
+            code="scored",
+            text=f"Its answers were scored {times} here: {candidate.score:.1f} of 5 on average.",
+            values={"score": candidate.score, "score_count": candidate.score_count},
+        )
+
+
+def source_reason(criteria: Criteria) -> Reason | None:
+    """Return what the available memory is made of; None where the caller said it."""
+    available, machine = format_memory(criteria.available_bytes), criteria.machine
+    values: dict[str, Any] = {"available_bytes": criteria.available_bytes}
+    card = machine.gpu or "The card"
+    if criteria.source == "assumed":
+        text = f"How much graphics memory is free is not known here; {available} were assumed."
+        return Reason(code="assumed_memory", text=text, values=values)
+    if criteria.source == "setting":
+        text = f"No more than {available} may be used: MODEL_MANAGER_VRAM_GB says so."
+        return Reason(code="capped", text=text, values=values)
+    if criteria.source == "processor":
+        free = format_memory(machine.ram_free_bytes or 0)
+        text = (
+            f"There is no graphics card: it will run on the processor, slowly. Half of the {free} of RAM that are free "
+            "were counted."
+        )
+        return Reason(code="on_processor", text=text, values={**values, "ram_free_bytes": machine.ram_free_bytes})
+    if criteria.source == "probe":
+        values |= {field: getattr(machine, field) for field in ("gpu", "total_bytes", "free_bytes", "held_bytes")}
+        if machine.free_bytes is None:
+            text = f"How much of {card} is free cannot be known here; all of its {available} were counted."
+            return Reason(code="free_unknown", text=text, values=values)
+        total = "" if machine.total_bytes is None else f" of its {format_memory(machine.total_bytes)}"
+        text = f"{card} has {format_memory(machine.free_bytes)}{total} free now"
+        if machine.held_bytes:
+            text += f"; what Ollama has loaded ({format_memory(machine.held_bytes)}) would make room"
+        return Reason(code="free_now", text=f"{text}.", values=values)
+    return None
+
+
+def format_speed(speed: Speed) -> str:
+    """Return a speed as people read it, with where it comes from."""
+    rate = f"{speed.tokens_per_second:.3g} tokens a second"
+    if speed.low is None or speed.high is None:
+        return f"{rate} ({speed.source})"
+    return f"some {rate} ({speed.low:.2g} to {speed.high:.2g}, {speed.source})"
+
+
+def format_download(size_bytes: int) -> str:
+    """Return a download's size in decimal units, as Ollama shows it.
+
+    >>> format_download(4_920_753_328), format_download(810_000_000)
+    ('4.9 GB', '810 MB')
+    """
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time as people read it.
+
+    >>> format_seconds(0.042), format_seconds(4.19), format_seconds(75.4)
+    ('0.042 s', '4.2 s', '75 s')
+    """
+    return f"{seconds:.3g} s" if seconds < 1 else f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -1,0 +1,228 @@
+"""The rules by which models are ranked, each with its reason. docs/recommendation.md shows them with worked rows.
+
+Each rule decides only among equals of the ones before it. What does not lie on the card as a whole is never ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from model_core.candidates import ANSWERING, SEEING, Candidate, Criteria
+from model_core.fit import Verdict, verdict
+from model_core.memory import MemoryNeed, format_memory, memory_need
+from model_core.records import ModelPurpose
+from model_core.speed import Speed, estimate
+
+NEAREST_PURPOSES: Mapping[ModelPurpose, tuple[ModelPurpose, ...]] = {
+    # Whoever wants quality rather waits a little than takes the quickest; whoever wants the middle can bear less
+    # quality better than a long wait; whoever wants speed gives up as little of it as possible.
+    ModelPurpose.QUALITY: (ModelPurpose.QUALITY, ModelPurpose.BALANCED, ModelPurpose.SPEED),
+    ModelPurpose.BALANCED: (ModelPurpose.BALANCED, ModelPurpose.SPEED, ModelPurpose.QUALITY),
+    ModelPurpose.SPEED: (ModelPurpose.SPEED, ModelPurpose.BALANCED, ModelPurpose.QUALITY),
+}
+
+# A judgement of a photo has some 200 tokens: below this it takes more than a minute. On a card nothing is as slow.
+TOO_SLOW_BELOW_TOKENS_PER_S = 3.0
+
+_NEVER_TIMED = float("inf")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighed:
+    """A candidate with what the card says to it. Each is itself only: two like ones are two places of the list."""
+
+    candidate: Candidate
+    need: MemoryNeed
+    verdict: Verdict
+    purpose_distance: int
+    speed: Speed | None
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether it is known to be slower than anybody waits for."""
+        return self.speed is not None and self.speed.tokens_per_second < TOO_SLOW_BELOW_TOKENS_PER_S
+
+
+def weigh(candidate: Candidate, criteria: Criteria) -> Weighed:
+    """Return what the machine says to a candidate."""
+    need = memory_need(candidate.memory, criteria.context_tokens, kv_type=criteria.kv_type, parallel=criteria.parallel)
+    return Weighed(
+        candidate,
+        need,
+        verdict(need.total, criteria.available_bytes, ram_free_bytes=criteria.ram_free_bytes),
+        _purpose_distance(candidate.purpose, criteria.priority),
+        candidate.seen_speed or estimate(candidate.memory, need, criteria.available_bytes, criteria.machine.card),
+    )
+
+
+def _purpose_distance(purpose: ModelPurpose, priority: ModelPurpose) -> int:
+    # Specialized models come this far only when their speciality was asked for: then it is the purpose.
+    return 0 if purpose is ModelPurpose.SPECIALIZED else NEAREST_PURPOSES[priority].index(purpose)
+
+
+# --- who takes part --------------------------------------------------------------------------------------------------
+
+
+class Bar(NamedTuple):
+    """Why a candidate takes no part at all, whatever the card says: a code, and a sentence."""
+
+    code: str
+    text: str
+
+
+def bar_of(candidate: Candidate, criteria: Criteria) -> Bar | None:
+    """Return what keeps a candidate out; None where it takes part."""
+    missing = [need for need in criteria.needs if need not in candidate.capabilities]
+    if ANSWERING not in candidate.capabilities:
+        return Bar("cannot_answer", "It answers nothing: it turns texts into numbers for searching.")
+    if not candidate.published and not candidate.installed:
+        # What nobody published can be had only where the user made it.
+        return Bar("not_published", "It was never published, so it cannot be had.")
+    if missing:
+        return Bar("lacks_ability", f"It cannot do what was asked for: {', '.join(missing)}.")
+    if candidate.sees and SEEING not in criteria.needs:
+        # They are slower at text than their equals without eyes.
+        return Bar("for_photos", "It is for looking at photos; ask for that (needs: vision) to have it considered.")
+    if not candidate.sees and candidate.purpose is ModelPurpose.SPECIALIZED:
+        return Bar("specialized", "It is made for something special, and nobody said what.")
+    if criteria.installed_only and not candidate.installed:
+        return Bar("not_installed", "It is not installed, and only installed ones were asked for.")
+    return None
+
+
+# --- the rules -------------------------------------------------------------------------------------------------------
+
+
+class Rule(NamedTuple):
+    """One step of the order.
+
+    key     of what is weighed; the smaller comes first
+    why     the reason for the rule
+    behind  why one with a greater key stands behind another, as the end of a sentence
+    """
+
+    name: str
+    key: Callable[[Weighed, Criteria], Any]
+    why: str
+    behind: Callable[[Weighed], str]
+
+
+def is_finer_choice(weighed: Weighed, criteria: Criteria) -> bool:
+    """Whether it is the 8-bit form where that is worth its memory."""
+    wants_quality = criteria.priority is ModelPurpose.QUALITY
+    return wants_quality and weighed.candidate.bits == 8 and weighed.verdict is Verdict.FITS
+
+
+def _history(weighed: Weighed, _: Criteria) -> tuple[float, float]:
+    seconds = weighed.candidate.mean_seconds
+    return -weighed.candidate.rate, _NEVER_TIMED if seconds is None else seconds
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "reliable",
+        lambda weighed, _: not weighed.candidate.reliable,
+        "A model that mostly failed here is no help, however well it would suit. Every model starts as if it had been "
+        "used 5 times and had worked 9 times in 10; it is unreliable below 0.6, which takes three failures at the "
+        "start, or more than four in ten of many.",
+        lambda weighed: f"it failed here {weighed.candidate.failure_count} of {weighed.candidate.use_count} times",
+    ),
+    Rule(
+        "bearable",
+        lambda weighed, _: weighed.is_too_slow,
+        "Below 3 tokens a second a judgement of 200 tokens takes more than a minute a photo. It matters on the "
+        "processor only: no model that fits a card is as slow.",
+        lambda weighed: f"it writes some {weighed.speed.tokens_per_second if weighed.speed else 0:.1f} tokens a second",
+    ),
+    Rule(
+        "purpose",
+        lambda weighed, _: weighed.purpose_distance,
+        "What was asked for, else the nearest: quality → balanced → speed; balanced → speed → quality; "
+        "speed → balanced → quality.",
+        lambda weighed: f"it is made for {work(weighed.candidate.purpose)}",
+    ),
+    Rule(
+        "verdict",
+        lambda weighed, _: weighed.verdict.rank,
+        "Comfortable (1 GiB stays free) before tight: a tight model spills as soon as another program wants the card.",
+        lambda weighed: f"it is tight: it needs {format_memory(weighed.need.total)}",
+    ),
+    Rule(
+        "installed",
+        lambda weighed, _: not weighed.candidate.installed,
+        "Nothing to wait for; so only a better purpose or verdict is worth a download. A larger model of the same "
+        "purpose that must be downloaded is shown as the first alternative, with its size.",
+        lambda weighed: "it must be downloaded first",
+    ),
+    Rule(
+        "score",
+        lambda weighed, _: -weighed.candidate.score_in_halves,
+        "What you think of its answers (quality_score, 0 to 5) is worth more than its size. Scores count from the "
+        "third on, as if five of 3.5 had come before, and in half points.",
+        lambda weighed: f"its answers were scored {weighed.candidate.score or 0:.1f} here",
+    ),
+    Rule(
+        "size",
+        lambda weighed, _: -(weighed.candidate.parameters or 0),
+        "Among equals the model with more parameters answers better.",
+        lambda weighed: "it is the smaller model",
+    ),
+    Rule(
+        "form",
+        lambda weighed, criteria: (not is_finer_choice(weighed, criteria), weighed.candidate.bits),
+        "4-bit: smaller and faster. For quality the 8-bit form of the same model, where it fits comfortably.",
+        lambda weighed: "another form of the same model suits the wish better",
+    ),
+    Rule(
+        "history",
+        _history,
+        "The higher rate of success here, then the shorter time.",
+        lambda weighed: "it worked less often here, or took longer",
+    ),
+    Rule(
+        "name",
+        lambda weighed, _: (weighed.candidate.name, weighed.candidate.quantization or ""),
+        "So that the answer never depends on the order in which the candidates came.",
+        lambda weighed: "there is no difference but the name",
+    ),
+)
+
+
+def rank(weighed: Weighed, criteria: Criteria) -> tuple[Any, ...]:
+    """Return what a candidate is sorted by; the smallest comes first."""
+    return tuple(rule.key(weighed, criteria) for rule in RULES)
+
+
+def deciding_rule(weighed: Weighed, before: Weighed, criteria: Criteria) -> Rule:
+    """Return the rule that puts one behind another: the first by which they differ."""
+    return next((rule for rule in RULES if rule.key(weighed, criteria) != rule.key(before, criteria)), RULES[-1])
+
+
+def larger_download(ranked: Sequence[Weighed]) -> Weighed | None:
+    """Return what comes second though the order puts it further down.
+
+    Where the first is taken because it is installed, a larger model of the same purpose may be worth the wait: people
+    must see it at once, with its size.
+    """
+    first = ranked[0]
+    if not first.candidate.installed:
+        return None
+    return next(
+        (
+            other
+            for other in ranked[1:]
+            if not other.candidate.installed
+            and other.candidate.reliable
+            and not other.is_too_slow
+            and other.purpose_distance == first.purpose_distance
+            and (other.candidate.parameters or 0) > (first.candidate.parameters or 0)
+        ),
+        None,
+    )
+
+
+def work(purpose: ModelPurpose) -> str:
+    """Return what a purpose is called in a sentence."""
+    return "balanced work" if purpose is ModelPurpose.BALANCED else purpose.value

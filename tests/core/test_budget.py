@@ -1,0 +1,125 @@
+"""What advice counts on: the caller before the setting, never more than is free, and half of the RAM without a card."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_core.budget import ASSUMED_BYTES, budget
+from model_core.hardware import Gpu, Hardware, MachineMemory, elsewhere, unknown
+from model_core.memory import OVERHEAD_BYTES
+from model_core.records import GIB, RunningModel
+
+
+def gpu(total=8, free=6, **more):
+    return Gpu(
+        name="NVIDIA GeForce RTX 4060",
+        total_bytes=None if total is None else int(total * GIB),
+        free_bytes=None if free is None else int(free * GIB),
+        source="NVML",
+        **more,
+    )
+
+
+def machine(*gpus, ram_free=20):
+    memory = MachineMemory(total_bytes=32 * GIB, free_bytes=ram_free * GIB, source="psutil")
+    return Hardware(gpus=gpus, memory=memory, sources={})
+
+
+def loaded(vram=4):
+    size = int(vram * GIB)
+    return RunningModel(
+        name="m", digest="d", size_bytes=size, size_vram_bytes=size, context_tokens=4096, expires_at=None
+    )
+
+
+def test_what_is_free_on_the_card_is_counted_and_what_it_was_made_of_is_told():
+    found = budget(machine(gpu()))
+
+    assert (found.available_bytes, found.source) == (6 * GIB, "probe")
+    assert (found.machine.gpu, found.machine.total_bytes) == ("NVIDIA GeForce RTX 4060", 8 * GIB)
+    assert (found.machine.free_bytes, found.machine.held_bytes) == (6 * GIB, 0)
+
+
+def test_what_ollama_has_loaded_would_make_room_but_never_more_than_there_is():
+    room = budget(machine(gpu(free=2)), [loaded(4)])
+    full = budget(machine(gpu(free=6)), [loaded(4)])
+
+    assert room.available_bytes == 6 * GIB + OVERHEAD_BYTES
+    assert full.available_bytes == 8 * GIB
+
+
+def test_a_chip_that_shares_the_ram_is_counted_up_to_what_it_may_hold():
+    mac = gpu(total=32, free=18, usable_bytes=21 * GIB, unified=True)
+
+    assert budget(machine(mac), [loaded(8)]).available_bytes == 21 * GIB
+
+
+def test_of_several_cards_the_one_with_most_room_counts():
+    found = budget(machine(gpu(8, 2), gpu(24, 20), gpu(12, 11)))
+
+    assert (found.available_bytes, found.machine.total_bytes, found.machine.gpu_count) == (20 * GIB, 24 * GIB, 3)
+
+
+@pytest.mark.parametrize(("cap_gib", "available_gib", "source"), [(4, 4, "setting"), (6, 6, "probe"), (12, 6, "probe")])
+def test_the_setting_caps_and_never_adds(cap_gib, available_gib, source):
+    found = budget(machine(gpu(free=6)), cap_bytes=cap_gib * GIB)
+
+    assert (found.available_bytes, found.source) == (available_gib * GIB, source)
+    assert found.machine.cap_bytes == cap_gib * GIB
+
+
+@pytest.mark.parametrize("hardware", [elsewhere(), unknown("nobody looked"), machine(), machine(gpu(None, None))])
+def test_where_the_card_is_not_known_the_setting_decides(hardware):
+    found = budget(hardware, cap_bytes=6 * GIB)
+
+    assert (found.available_bytes, found.source) == (6 * GIB, "setting")
+
+
+@pytest.mark.parametrize("hardware", [elsewhere(), machine(gpu()), machine()])
+def test_the_caller_comes_first_and_none_means_none(hardware):
+    found = budget(hardware, asked_bytes=0, cap_bytes=6 * GIB)
+
+    assert (found.available_bytes, found.source) == (0, "caller")
+
+
+def test_without_a_card_half_of_the_free_ram_is_counted():
+    found = budget(machine(ram_free=20))
+
+    assert (found.available_bytes, found.source) == (10 * GIB, "processor")
+    assert found.machine.ram_free_bytes == 20 * GIB
+    assert found.machine.card is not None and found.machine.card.bandwidth_bytes_per_s is None
+
+
+@pytest.mark.parametrize(
+    "hardware", [elsewhere(), unknown("…"), machine(gpu(None, None)), Hardware(gpus=(), sources={})]
+)
+def test_where_nothing_is_known_the_usual_card_is_assumed(hardware):
+    found = budget(hardware)
+
+    assert (found.available_bytes, found.source) == (ASSUMED_BYTES, "assumed")
+
+
+def test_a_card_that_does_not_tell_what_is_free_counts_as_a_whole_and_that_is_told():
+    found = budget(machine(gpu(16, None)), [loaded(4)])
+
+    assert (found.available_bytes, found.source) == (16 * GIB, "probe")
+    assert (found.machine.free_bytes, found.machine.held_bytes) == (None, 0)
+
+
+def test_the_speed_of_the_card_goes_along_but_not_to_a_larger_one_that_is_only_asked_about():
+    fast = machine(gpu(8, 6, bandwidth_bytes_per_s=272 * 10**9, bandwidth_source="NVML"))
+
+    assert budget(fast).machine.card.bandwidth_bytes_per_s == 272e9
+    assert budget(fast, asked_bytes=6 * GIB).machine.card.bandwidth_bytes_per_s == 272e9
+    assert budget(fast, asked_bytes=24 * GIB).machine.card is None
+    assert budget(machine(gpu())).machine.card is None
+
+
+@given(free=st.floats(0, 80), held=st.floats(0.1, 80), cap=st.none() | st.integers(0, 90 * GIB))
+def test_advice_never_counts_on_more_than_the_card_has_or_the_setting_allows(free, held, cap):
+    found = budget(machine(gpu(80, free)), [loaded(held)], cap_bytes=cap)
+
+    assert 0 <= found.available_bytes <= 80 * GIB
+    assert cap is None or found.available_bytes <= cap
