@@ -387,8 +387,12 @@ class ModelApi:
 
     def usage(self) -> Response:
         """Record one inference, or several: all or none."""
-        events = [(event.model, event.inference_time, event.success) for event in read_events()]
-        return self._answer({"recorded": self._manager.record_events(events)})
+        asked = read_events()
+        if isinstance(asked, list):
+            return self._answer({"recorded": self._manager.record_events(event.model_dump() for event in asked)})
+        told = asked.model_dump(exclude={"model"})
+        self._manager.record_usage(asked.model, **told)
+        return self._answer({"recorded": 1})
 
     # --- care of the data --------------------------------------------------------------------------------------------
 

@@ -160,10 +160,13 @@ class Load(OneModel):
 
 
 class Event(OneModel):
-    """One inference; inference_time in seconds."""
+    """One inference; inference_time in seconds, tokens of the answer, quality_score 0 to 5."""
 
     inference_time: float | None = Field(default=None, strict=True)
     success: bool = Field(default=True, strict=True)
+    tokens: int | None = Field(default=None, strict=True)
+    quality_score: float | None = Field(default=None, strict=True)
+    task: str | None = None
 
 
 class ImportQuery(Asked):
@@ -209,11 +212,11 @@ def _without_fields(kind: type[Asked]) -> Asked:
     return kind()  # every field of a query may be left out
 
 
-def read_events() -> list[Event]:
-    """Return the events of the body: one, or a list of them. Raises InvalidRequest."""
+def read_events() -> Event | list[Event]:
+    """Return what the body holds: one event, or a list of them. Raises InvalidRequest."""
     raw = read_raw()
     if not raw.lstrip().startswith(b"["):
-        return [_validated(lambda: Event.model_validate_json(raw or b"{}"))]
+        return _validated(lambda: Event.model_validate_json(raw or b"{}"))
     events = _validated(lambda: _EVENTS.validate_json(raw))
     if len(events) > MOST_EVENTS:
         raise InvalidRequest("body", f"holds {len(events):,} events, more than {MOST_EVENTS:,}", "Send several bodies.")

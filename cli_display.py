@@ -26,6 +26,7 @@ NOTHING = "-"
 BAR_WIDTHS = (10, 40)
 UNBOUNDED_WIDTH = 1000
 PHASE_AGE_FROM_S = 10.0
+DAYS_SHOWN = 7
 
 # What could move the cursor or hide text. Names and messages come from other machines.
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -276,7 +277,7 @@ class Display:
             self.note("How much memory the card has free is not known here; --vram says it.")
 
     def statistics(self, answer: Json) -> None:
-        """Show what is on record of one model, or of every one that was used."""
+        """Show what is on record of every model that was used, or of one, with its tasks and its last days."""
         found = answer["statistics"]
         listed = [found] if "model" in answer else list(found.values())
         used = [figures for figures in listed if figures["usage_count"]]
@@ -284,23 +285,64 @@ class Display:
             self._say(f"{answer['model']} was not used yet." if "model" in answer else "No model was used yet.")
             return
         self._table(
-            ["Model", "Uses", "Succeeded", "Mean", "Shortest", "Longest", "Last used"],
+            ["Model", "Uses", "Succeeded", "Median", "95 %", "Tokens/s", "Quality", "Mean", "Longest", "Last used"],
             [
                 (
                     figures["name"],
                     f"{figures['usage_count']:,}",
                     _share(figures["success_rate"]),
-                    *(_seconds(figures[f"{which}_inference_time"]) for which in ("avg", "min", "max")),
+                    _seconds(figures["p50"]),
+                    _seconds(figures["p95"]),
+                    _figure(figures["tokens_per_second"]),
+                    _figure(figures["avg_quality_score"]),
+                    _seconds(figures["avg_inference_time"]),
+                    _seconds(figures["max_inference_time"]),
                     moment(figures["last_used"]),
                 )
                 for figures in sorted(used, key=lambda figures: -figures["usage_count"])
             ],
-            right=("Uses", "Succeeded", "Mean", "Shortest", "Longest"),
+            right=("Uses", "Succeeded", "Median", "95 %", "Tokens/s", "Quality", "Mean", "Longest"),
+        )
+        if "model" in answer:
+            self._parts("Task", found["by_task"])
+            self._parts("Day", {day["date"]: day for day in found["by_day"][-DAYS_SHOWN:]})
+
+    def _parts(self, heading: str, parts: Mapping[str, Json]) -> None:
+        if not parts:
+            return
+        self._say("")
+        self._table(
+            [heading, "Uses", "Succeeded", "Mean", "Tokens/s", "Quality"],
+            [
+                (
+                    name,
+                    f"{part['usage_count']:,}",
+                    _share(part["success_rate"]),
+                    _seconds(part["avg_inference_time"]),
+                    _figure(part["tokens_per_second"]),
+                    _figure(part["avg_quality_score"]),
+                )
+                for name, part in parts.items()
+            ],
+            right=("Uses", "Succeeded", "Mean", "Tokens/s", "Quality"),
         )
 
-    def recorded(self, name: str, seconds: float, *, failed: bool) -> None:
+    def recorded(
+        self,
+        name: str,
+        seconds: float,
+        *,
+        failed: bool,
+        tokens: int | None = None,
+        quality: float | None = None,
+        task: str | None = None,
+    ) -> None:
         """Show what was recorded."""
-        self._say(f"Recorded for {printable(name)}: {'a failure' if failed else 'a success'}, {_seconds(seconds)}.")
+        told = ["a failure" if failed else "a success", _seconds(seconds)]
+        told += [] if tokens is None else [f"{tokens:,} tokens"]
+        told += [] if quality is None else [f"quality {quality:g}"]
+        told += [] if task is None else [f"for {task}"]
+        self._say(printable(f"Recorded for {name}: {', '.join(told)}."))
 
     # --- care of the data --------------------------------------------------------------------------------------------
 
@@ -499,6 +541,10 @@ def _free(plan: Json) -> str:
 
 def _share(rate: float | None) -> str:
     return NOTHING if rate is None else f"{100 * rate:.0f} %"
+
+
+def _figure(figure: float | None) -> str:
+    return NOTHING if figure is None else f"{figure:.1f}"
 
 
 def _seconds(seconds: float | None) -> str:

@@ -631,6 +631,9 @@ def check(here: Terminal, name: str, vram: float | None, quantization: str | Non
 def stats(here: Terminal, name: str | None) -> None:
     """Show how often, how well and how fast models worked.
 
+    Half of the times are within the median, 95 of 100 within "95 %". Of one model, its tasks and its last days with use
+    are shown as well.
+
     \b
     Example: junmai-models stats llama3.2:1b-instruct
     """
@@ -640,18 +643,33 @@ def stats(here: Terminal, name: str | None) -> None:
 @commands.command()
 @click.argument("name", type=model_name)
 @click.argument("seconds", type=float)
+@click.option("--tokens", type=int, metavar="N", help="How many the answer had.")
+@click.option("--quality", type=float, metavar="0-5", help="How good the answer was.")
+@click.option("--task", metavar="WORDS", help="What it was for.")
 @click.option("--failed", is_flag=True, help="It did not succeed.")
 @click.pass_obj
-def record(here: Terminal, name: str, seconds: float, failed: bool) -> None:
+def record(
+    here: Terminal,
+    name: str,
+    seconds: float,
+    tokens: int | None,
+    quality: float | None,
+    task: str | None,
+    failed: bool,
+) -> None:
     """Count one inference of a model, with its time.
 
-    0 SECONDS count it without a time. The time of a failure does not spoil the average.
+    0 SECONDS count it without a time. The time and the tokens of a failure are left out of the averages.
 
     \b
     Example: junmai-models record llama3.2:1b-instruct 1.4
+    Example: junmai-models record llama3.2:1b-instruct 1.4 --tokens 90 --quality 4.5 --task tags
     """
-    answer = here.service.record(name, seconds, success=not failed)
-    here.show(answer, lambda to, _: to.recorded(name, seconds, failed=failed))
+    answer = here.service.record(name, seconds, success=not failed, tokens=tokens, quality_score=quality, task=task)
+    here.show(
+        answer,
+        lambda to, _: to.recorded(name, seconds, failed=failed, tokens=tokens, quality=quality, task=task),
+    )
 
 
 # --- care of the data ------------------------------------------------------------------------------------------------

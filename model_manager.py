@@ -756,33 +756,54 @@ class ModelManager:
 
     # --- how well it does --------------------------------------------------------------------------------------------
 
-    def record_usage(self, name: str, inference_time: float | None, success: bool = True) -> None:
+    def record_usage(
+        self,
+        name: str,
+        inference_time: float | None,
+        success: bool = True,
+        *,
+        tokens: int | None = None,
+        quality_score: float | None = None,
+        task: str | None = None,
+    ) -> None:
         """Count one inference; it is on disk when this returns.
 
         inference_time  seconds; 0 or None counts the use without a time
+        tokens          of the answer; with the time they give tokens a second
+        quality_score   0 to 5
+        task            what it was for, in a few words; figures are kept of 50 tasks a model
 
         Raises InvalidRequest for impossible values, ModelNotFound for a model that nobody has heard of, StoreError.
         """
-        self.record_events([(name, inference_time, success)])
+        told = {"tokens": tokens, "quality_score": quality_score, "task": task}
+        self._record([(name, usage.check_event(inference_time, success, _now(), **told))])
 
-    def record_events(self, events: Sequence[tuple[str, Any, Any]]) -> int:
-        """Count several inferences (name, seconds, success), all or none, and return how many."""
-        at, known = _now(), self.store.read().models
-        checked = [(name, usage.check_event(seconds, success, at)) for name, seconds, success in events]
+    def record_events(self, events: Iterable[Mapping[str, Any]]) -> int:
+        """Count several inferences, all or none, and return how many.
+
+        events  what POST /usage takes, such as {"model": "llama3.2:1b-instruct", "inference_time": 1.4, "tokens": 90}
+
+        Raises what record_usage raises; InvalidRequest names the field with its place, such as 3.tokens.
+        """
+        at = _now()
+        return self._record([_checked_event(place, event, at) for place, event in enumerate(events)])
+
+    def _record(self, events: Sequence[tuple[Any, Event]]) -> int:
+        known = self.store.read().models
         # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
-        if all(isinstance(name, str) and name in known for name, _ in checked):
-            self._change(lambda document: _with_events(document, checked))
+        if all(isinstance(name, str) and name in known for name, _ in events):
+            self._change(lambda document: _with_events(document, events))
         else:
             picture, seen = self._look()
-            found = [(_known_name(picture, name), event) for name, event in checked]
+            found = [(_known_name(picture, name), event) for name, event in events]
             # With what Ollama holds comes the digest that the figures of a model not yet on record belong to.
             self._change(lambda document: _with_events(self._with_seen(document, seen), found))
-        return len(checked)
+        return len(events)
 
     def statistics(self, name: str) -> Statistics:
         """Return what is on record of one model; nothing but zeros before its first use. Raises ModelNotFound."""
         picture, _ = self._look()
-        return picture.statistics(picture.known(name).name)
+        return picture.statistics(picture.known(name).name, _today())
 
     def get_model_statistics(self, name: str) -> dict[str, Any] | None:
         """Return what is on record of one model, None if there is no such model."""
@@ -791,8 +812,8 @@ class ModelManager:
 
     def all_statistics(self) -> dict[str, Statistics]:
         """Return what is on record of every model."""
-        picture, _ = self._look()
-        return {name: picture.statistics(name) for name in picture.records}
+        (picture, _), today = self._look(), _today()
+        return {name: picture.statistics(name, today) for name in picture.records}
 
     def get_all_statistics(self) -> dict[str, dict[str, Any]]:
         """Return what is on record of every model, as plain values."""
@@ -1104,6 +1125,10 @@ def _now() -> str:
     return times.to_text(datetime.now(UTC))
 
 
+def _today() -> str:
+    return _now()[:10]
+
+
 def _or_none(call: Callable[[], T]) -> T | None:
     try:
         return call()
@@ -1115,6 +1140,15 @@ def _known_name(picture: Picture, name: Any) -> str:
     if not isinstance(name, str):
         raise InvalidRequest("model", "must be the name of a model")
     return picture.known(name).name
+
+
+def _checked_event(place: int, told: Mapping[str, Any], at: str) -> tuple[Any, Event]:
+    fields = {"inference_time": None, "success": True, **told}
+    name = fields.pop("model", None)
+    try:
+        return name, usage.check_event(**fields, at=at)
+    except InvalidRequest as error:
+        raise error.within(str(place)) from None
 
 
 def _with_events(document: Document, events: Sequence[tuple[str, Event]]) -> Document:

@@ -348,9 +348,26 @@ class RestClient:
         """What is on record, of one model or of all."""
         return self._get("/statistics", model=name)
 
-    def record(self, name: str, seconds: float, *, success: bool = True) -> Json:
+    def record(
+        self,
+        name: str,
+        seconds: float,
+        *,
+        success: bool = True,
+        tokens: int | None = None,
+        quality_score: float | None = None,
+        task: str | None = None,
+    ) -> Json:
         """Count one inference."""
-        return self._post("/usage", model=name, inference_time=seconds, success=success)
+        return self._post(
+            "/usage",
+            model=name,
+            inference_time=seconds,
+            success=success,
+            tokens=tokens,
+            quality_score=quality_score,
+            task=task,
+        )
 
     # --- care of the data --------------------------------------------------------------------------------------------
 

@@ -52,13 +52,15 @@ class AISelector:
         model = self._manager.current().name
         started_s = time.monotonic()
         try:
-            answer = self._client.generate(model, PROMPT.format(measurements=measurements), max_tokens=120)
+            answer = self._client.generate_answer(
+                model, PROMPT.format(measurements=measurements), options={"num_predict": 120, "temperature": 0.2}
+            )
         except OllamaError:
-            self._manager.record_usage(model, time.monotonic() - started_s, success=False)
+            self._manager.record_usage(model, time.monotonic() - started_s, success=False, task="rating")
             raise
-        self._manager.record_usage(model, time.monotonic() - started_s)
-        found = re.search(r"SCORE:\s*([1-5](?:\.\d+)?)", answer)
-        return Evaluation(photo, float(found[1]) if found else None, answer)
+        self._manager.record_usage(model, time.monotonic() - started_s, tokens=answer.answer_tokens, task="rating")
+        found = re.search(r"SCORE:\s*([1-5](?:\.\d+)?)", answer.text)
+        return Evaluation(photo, float(found[1]) if found else None, answer.text)
 
 
 def choose_model(manager: ModelManager, vram_gb: float | None, priority: str) -> str:
@@ -93,7 +95,10 @@ def main() -> int:
             score = "no score" if evaluation.score is None else f"{evaluation.score:g}"
             print(f"{photo}: {score} ({evaluation.answer.splitlines()[0][:60]})")
         statistics = manager.statistics(manager.current().name)
-        print(f"On record: {statistics.usage_count} uses, {statistics.avg_inference_time or 0:.2f} s on average")
+        print(
+            f"On record: {statistics.usage_count} uses, {statistics.p50 or 0:.2f} s in the middle, "
+            f"{statistics.tokens_per_second or 0:.0f} tokens a second"
+        )
     except NoSuitableModel as error:
         print(f"No model suits: {error}")
         return 1

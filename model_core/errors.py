@@ -118,6 +118,15 @@ class InvalidRequest(ModelManagerError, ValueError):
     def __init__(self, field: str, problem: str, remedy: str = "", **facts: Any) -> None:
         super().__init__(f"{field}: {problem}.", remedy, field=field, **facts)
 
+    def within(self, place: str) -> ModelManagerError:
+        """Return the same of a value that is part of a larger one.
+
+        >>> InvalidRequest("tokens", "must be a whole number").within("3").happened
+        '3.tokens: must be a whole number.'
+        """
+        facts = {**self.facts, "field": f"{place}.{self.field}"}
+        return _revive(type(self), f"{place}.{self.happened}", self.remedy, facts)
+
 
 class InvalidModelName(InvalidRequest):
     """Not a name that Ollama would accept."""

@@ -153,9 +153,9 @@ class Picture:
         record = self.stored(meant.name).model_dump(include=_SHOWN_OF_A_RECORD)
         return ModelMetadata(**record, display_name=meant.name, source="installed")
 
-    def statistics(self, name: str) -> Statistics:
-        """Return what is on record of one model."""
-        return usage.statistics(self.stored(name), installed=name in self._names)
+    def statistics(self, name: str, today: str) -> Statistics:
+        """Return what is on record of one model; today, in UTC, as 2026-11-27."""
+        return usage.statistics(self.stored(name), installed=name in self._names, today=today)
 
     @cached_property
     def _names(self) -> frozenset[str]:

@@ -17,10 +17,14 @@ Unknown keys are kept wherever they stand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+
+from model_core.counts import Counts
 
 MIB, GIB = 2**20, 2**30
 
@@ -29,6 +33,15 @@ class Record(BaseModel):
     """A frozen value that keeps the keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=(), allow_inf_nan=False)
+
+    def with_fields(self, fields: Mapping[str, Any]) -> Self:
+        """Return the record with other values in some of its fields.
+
+        As model_copy(update=…), in half the time, since it neither looks up each field nor notes that it was set.
+        """
+        copy = self.__copy__()
+        copy.__dict__.update(fields)
+        return copy
 
 
 class ModelPurpose(StrEnum):
@@ -197,30 +210,59 @@ class Answer(Record):
 # More uses than anybody has; what is beyond is damage, and would not become a float.
 MOST_USES = 10**15
 LONGEST_INFERENCE_S = 86_400  # a day: anything longer is a clock that jumped, not an inference
+MOST_TOKENS = 10**7  # a guess; the longest contexts that models have are a tenth of it
+BEST_QUALITY = 5  # AutoDev's scale is 0 to 5
 
 _Count = Annotated[int, Field(ge=0, le=MOST_USES)]
 _Duration = Annotated[int, Field(ge=0, le=LONGEST_INFERENCE_S * 10**9)]
+_Durations = Annotated[int, Field(ge=0, le=MOST_USES * LONGEST_INFERENCE_S * 10**9)]
+
+
+# Each is one line of the document. By value: the buckets of histogram.py, or what is counted as it is; by word: sums.
+_LINE = PlainSerializer(str, return_type=str)
+Histogram = Annotated[Counts[int], PlainValidator(partial(Counts.read, key=int)), _LINE]
+Tally = Annotated[Counts[str], PlainValidator(partial(Counts.read, key=str)), _LINE]
 
 
 class Usage(Record):
-    """What is on record of one model, one digest, one installation. Sums only: merging is adding.
+    """What is on record of one model, one digest, one installation: merging is adding, exact in any order.
 
-    timed_count successes carried a time; total, min and max are over those, in nanoseconds.
+    Each sum has its own count, since a use may come without the figure. Times in nanoseconds:
+
+    timed_count    successes that carried a time; total_ns, min_ns and max_ns are over those
+    token_count    tokens of the successes that told both them and a time; token_ns is over those
+    quality_count  uses that were rated, with quality_thousandths together
+    durations      the times by bucket; those of older documents are in no bucket
+    speeds         the successes that told tokens and time, by bucket of millionths of a token a second
+    qualities      the ratings by tenths of a point
+    by_task        the sums of each task, 50 at most; the rest is under "other"
+    by_day         the sums of each of the newest 90 days on which it was used, in UTC
+
+    However many events: less than 128 KiB in the document, and usually less than 20.
     """
 
     count: _Count = 0
     success_count: _Count = 0
     timed_count: _Count = 0
-    total_ns: int = Field(default=0, ge=0, le=MOST_USES * LONGEST_INFERENCE_S * 10**9)
+    total_ns: _Durations = 0
     min_ns: _Duration | None = None
     max_ns: _Duration | None = None
     first_used: str | None = None
     last_used: str | None = None
+    token_count: int = Field(default=0, ge=0, le=MOST_USES * MOST_TOKENS)
+    token_ns: _Durations = 0
+    quality_count: _Count = 0
+    quality_thousandths: int = Field(default=0, ge=0, le=MOST_USES * BEST_QUALITY * 1000)
+    durations: Histogram = Field(default_factory=Counts)
+    speeds: Histogram = Field(default_factory=Counts)
+    qualities: Histogram = Field(default_factory=Counts)
+    by_task: dict[str, Tally] = Field(default_factory=dict)
+    by_day: dict[str, Tally] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _parts_are_within_the_whole(self) -> Self:
-        if max(self.success_count, self.timed_count) > self.count:
-            raise ValueError("more successes, or more times, than uses")
+        if max(self.success_count, self.timed_count, self.quality_count) > self.count:
+            raise ValueError("more successes, times or ratings than uses")
         return self
 
 

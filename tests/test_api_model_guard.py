@@ -217,7 +217,14 @@ def test_a_body_beyond_the_limit_is_refused_also_when_its_length_is_not_announce
 
 
 def test_a_thousand_events_are_within_the_limit(api):
-    event = {"model": "llama3.1:8b-instruct", "inference_time": 12.3456789012345, "success": False}
+    event = {
+        "model": "llama3.1:8b-instruct",
+        "inference_time": 12.3456789012345,
+        "success": False,
+        "tokens": 1_000_000,
+        "quality_score": 4.123,
+        "task": "選" * 64,
+    }
 
     assert api.post("/usage", [event] * MOST_EVENTS)["recorded"] == MOST_EVENTS
 

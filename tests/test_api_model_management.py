@@ -667,12 +667,29 @@ def test_usage_counts_one_or_many(api):
     assert (statistics["usage_count"], statistics["success_count"], statistics["avg_inference_time"]) == (3, 2, 2.0)
 
 
+def test_statistics_tell_how_fast_how_good_for_what_and_when(api):
+    told = {"model": ONE_B, "inference_time": 2.0, "tokens": 90, "quality_score": 4.5, "task": "tags"}
+    assert api.post("/usage", told)["recorded"] == 1
+    assert api.post("/usage", [{**told, "task": "rating"}, told])["recorded"] == 2
+
+    statistics = api.get(f"/statistics?model={ONE_B}")["statistics"]
+    assert [statistics[name] for name in ("p50", "p95", "p99", "quantile_count")] == [2.0, 2.0, 2.0, 3]
+    assert [statistics[name] for name in ("tokens_per_second", "speed_count")] == [45.0, 3]
+    assert [statistics[name] for name in ("avg_quality_score", "quality_count")] == [4.5, 3]
+    assert {task: figures["usage_count"] for task, figures in statistics["by_task"].items()} == {"tags": 2, "rating": 1}
+    (day,) = statistics["by_day"]
+    assert (day["date"], day["usage_count"], day["tokens_per_second"]) == (statistics["last_used"][:10], 3, 45.0)
+
+
 @pytest.mark.parametrize(
     ("event", "code", "status"),
     [
         ({"model": "nobody/knows:it"}, "model_not_found", 404),
         ({"model": ONE_B, "inference_time": -1}, "invalid_request", 400),
         ({"model": ONE_B, "success": "yes"}, "invalid_request", 400),
+        ({"model": ONE_B, "inference_time": 0.001, "tokens": 10_000_000}, "invalid_request", 400),
+        ({"model": ONE_B, "quality_score": 6}, "invalid_request", 400),
+        ({"model": ONE_B, "task": " "}, "invalid_request", 400),
         ({"inference_time": 1}, "invalid_request", 400),
         (7, "invalid_request", 400),
     ],
@@ -683,10 +700,14 @@ def test_of_several_events_with_a_bad_one_none_is_recorded(api, event, code, sta
     assert api.get(f"/statistics?model={ONE_B}")["statistics"]["usage_count"] == 0
 
 
-def test_a_bad_event_is_named_by_its_place(api):
-    answer = api.ask("POST", "/usage", [{"model": ONE_B}, {"model": ONE_B, "inference_time": "fast"}])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("inference_time", "fast"), ("inference_time", -1), ("tokens", 0.5), ("quality_score", 5.1), ("task", "")],
+)
+def test_a_bad_event_is_named_by_its_place(api, field, value):
+    answer = api.ask("POST", "/usage", [{"model": ONE_B}, {"model": ONE_B, field: value}])
 
-    assert problem(answer, "invalid_request", 400)["field"] == "1.inference_time"
+    assert problem(answer, "invalid_request", 400)["field"] == f"1.{field}"
 
 
 def test_more_than_a_thousand_events_are_refused(api):
@@ -704,7 +725,7 @@ def exported(tmp_path):
     """What another machine exported: three uses of the 1B model."""
     (tmp_path / "elsewhere").mkdir()
     manager = manager_on(NOBODY, tmp_path / "elsewhere")
-    manager.record_events([(ONE_B, 1.0, True)] * 3)
+    manager.record_events([{"model": ONE_B, "inference_time": 1.0}] * 3)
     return json.dumps(manager.export_document()).encode()
 
 
@@ -831,7 +852,7 @@ FIELDS_OF = {
     "/download/plan": ("model", "quantization"),
     "/recommend": ("available_vram_gb", "priority", "context_tokens", "needs", "installed_only"),
     "/check_compatibility": ("model", "quantization", "available_vram_gb", "context_tokens"),
-    "/usage": ("model", "inference_time", "success"),
+    "/usage": ("model", "inference_time", "success", "tokens", "quality_score", "task"),
     "/import": ("models", "custom", "current_model", "format", "installation_id", "checksum", "last_updated"),
     "/downloads/none/move": ("position",),
 }
@@ -840,8 +861,8 @@ LIKELY = {
     "quantization": st.sampled_from(["q4", "q8", "q9"]),
     "priority": st.sampled_from(["speed", "balanced", "quality", "specialized"]),
     "models": st.dictionaries(NAMES, st.dictionaries(st.sampled_from(["name", "history", "usage_count"]), VALUES)),
-    **dict.fromkeys(("available_vram_gb", "inference_time"), NUMBERS),
-    **dict.fromkeys(("context_tokens", "position", "format"), st.integers()),
+    **dict.fromkeys(("available_vram_gb", "inference_time", "quality_score"), NUMBERS),
+    **dict.fromkeys(("context_tokens", "position", "format", "tokens"), st.integers()),
     **dict.fromkeys(("require_fit", "load", "wait", "force", "installed_only", "success"), st.booleans()),
 }
 

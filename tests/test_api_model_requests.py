@@ -125,6 +125,9 @@ NOT_FINITE = [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"1" + b"0" * 400]
 NO_MEMORY = [*NO_NUMBERS, *NOT_FINITE, b"-1", b"-0.001", b"10001"]
 NO_CONTEXT = [*NO_NUMBERS, *NOT_FINITE, b"0", b"-1", b"4096.5", b"16777217"]
 NO_SECONDS = [*NO_NUMBERS, *NOT_FINITE, b"-1", b"86400.1"]
+NO_TOKENS = [*NO_NUMBERS, *NOT_FINITE, b"-1", b"0.5", b"10000001"]
+NO_QUALITY = [*NO_NUMBERS, *NOT_FINITE, b"-0.1", b"5.1"]
+NO_TASK = [b"7", b"true", b"[]", b'""', b'" "', rb'"a\u0000b"', b'"' + b"x" * 65 + b'"', b'"' + b"x" * 2000 + b'"']
 
 
 @pytest.mark.parametrize(
@@ -133,9 +136,12 @@ NO_SECONDS = [*NO_NUMBERS, *NOT_FINITE, b"-1", b"86400.1"]
     + [("/recommend", "context_tokens", value) for value in NO_CONTEXT]
     + [("/check_compatibility", "available_vram_gb", value) for value in NO_MEMORY]
     + [("/check_compatibility", "context_tokens", value) for value in NO_CONTEXT]
-    + [("/usage", "inference_time", value) for value in NO_SECONDS],
+    + [("/usage", "inference_time", value) for value in NO_SECONDS]
+    + [("/usage", "tokens", value) for value in NO_TOKENS]
+    + [("/usage", "quality_score", value) for value in NO_QUALITY]
+    + [("/usage", "task", value) for value in NO_TASK],
 )
-def test_a_number_that_makes_no_sense_is_refused_by_the_name_of_its_field(shared, path, name, value):
+def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_field(shared, path, name, value):
     raw = b'{"model": "llama3.2:1b-instruct", "%s": %s}' % (name.encode(), value)
     raw = raw.replace(b'"model": "llama3.2:1b-instruct", ', b"") if path == "/recommend" else raw
 

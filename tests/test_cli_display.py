@@ -326,6 +326,66 @@ def test_a_wish_that_is_not_done_yet_is_not_told_as_done():
     assert "is asked to pause" in shown(lambda display: display.wished({"download": a_job()}, "pause"))
 
 
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+def a_part(**fields):
+    return {
+        "usage_count": 1200,
+        "success_rate": 0.995,
+        "avg_inference_time": 1.5,
+        "tokens_per_second": 61.24,
+        "avg_quality_score": 4.25,
+    } | fields
+
+
+def some_statistics(**fields):
+    return a_part(
+        name=NAME,
+        p50=1.4,
+        p95=2.9,
+        max_inference_time=12.0,
+        last_used="2026-11-23T18:04:05.000000Z",
+        by_task={"tags": a_part(), "rating": a_part(avg_quality_score=None)},
+        by_day=[a_part(date=f"2026-11-{day:02}") for day in range(1, 24)],
+    ) | (fields)
+
+
+def of_one_model(width=80, **fields):
+    answer = {"model": NAME, "statistics": some_statistics(**fields)}
+    return shown(lambda display: display.statistics(answer), width)
+
+
+def test_the_figures_that_matter_fit_a_usual_window():
+    lines = of_one_model().splitlines()
+
+    assert max(len(line) for line in lines) <= 80
+    assert lines[0].split("  ")[0] == "Model"
+    assert re.split(r"  +", lines[1]) == [NAME, "1,200", "100 %", "1.40 s", "2.90 s", "61.2", "4.2"]
+
+
+def test_of_one_model_its_tasks_and_its_last_days_are_shown():
+    text = of_one_model()
+
+    assert re.search(r"^rating +1,200 +100 % +1\.50 s +61\.2 +-$", text, re.MULTILINE)
+    assert re.findall(r"^2026-11-\d\d", text, re.MULTILINE) == [f"2026-11-{day}" for day in range(17, 24)]
+
+
+def test_of_all_models_each_is_a_line():
+    answer = {"statistics": {NAME: some_statistics(), "unused": some_statistics(usage_count=0)}}
+
+    assert len(shown(lambda display: display.statistics(answer)).splitlines()) == 2
+
+
+def test_what_was_never_told_is_shown_as_nothing():
+    unknown = dict.fromkeys(("p50", "p95", "tokens_per_second", "avg_quality_score"))
+
+    text = of_one_model(**unknown, by_task={}, by_day=[])
+
+    assert re.split(r"  +", text.splitlines()[1])[3:] == ["-", "-", "-", "-", "1.50 s"]
+    assert len(text.splitlines()) == 2
+
+
 # --- notes -----------------------------------------------------------------------------------------------------------
 
 

@@ -159,10 +159,12 @@ FORMS = {
 @pytest.mark.parametrize(("method", "form"), FORMS.items(), ids=FORMS.keys())
 def test_a_documented_method_keeps_its_form(method, form):
     parameters = list(inspect.signature(getattr(ModelManager, method)).parameters.values())[1:]
-    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
+    documented = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in documented]
 
     assert shown == form
-    assert {p.kind for p in parameters} <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    # What came later is named, and may be left out.
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is None for p in parameters[len(documented) :])
 
 
 def test_the_constructor_keeps_its_form():
@@ -966,10 +968,43 @@ def test_a_record_of_no_name_is_refused(manager, name):
 
 def test_of_several_records_all_count_or_none(manager):
     with pytest.raises(ModelNotFound):
-        manager.record_events([(MODEL, 1.0, True), ("nope", 1.0, True)])
+        manager.record_events([{"model": MODEL, "inference_time": 1.0}, {"model": "nope", "inference_time": 1.0}])
 
     assert manager.get_model_statistics(MODEL)["usage_count"] == 0
-    assert manager.record_events([(MODEL, 1.0, True), (OTHER, 1.0, True)]) == 2
+    assert manager.record_events([{"model": MODEL, "inference_time": 1.0}, {"model": OTHER, "success": False}]) == 2
+    assert manager.get_model_statistics(OTHER)["success_rate"] == 0.0
+    assert manager.record_events([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "field"),
+    [({"inference_time": -1}, "1.inference_time"), ({"tokens": 1.5}, "1.tokens"), ({"task": ""}, "1.task")],
+)
+def test_of_several_records_the_impossible_one_is_named_by_its_place(manager, told, field):
+    with pytest.raises(InvalidRequest) as refusal:
+        manager.record_events([{"model": MODEL}, {"model": MODEL, **told}])
+
+    assert refusal.value.field == field
+    assert str(refusal.value).startswith(f"{field}: ")
+
+
+def test_a_record_without_a_model_is_refused(manager):
+    with pytest.raises(InvalidRequest) as refusal:
+        manager.record_events([{"inference_time": 1.0}])
+
+    assert refusal.value.field == "model"
+
+
+def test_what_is_told_of_an_inference_shows_in_the_statistics(manager):
+    manager.record_usage(MODEL, 2.0, tokens=90, quality_score=4.5, task="tags")
+    manager.record_usage(MODEL, 4.0)
+
+    shown = manager.statistics(MODEL)
+    assert (shown.p50, shown.p99, shown.quantile_count) == (2.0, pytest.approx(4.0, rel=0.01), 2)
+    assert (shown.tokens_per_second, shown.avg_quality_score) == (45.0, 4.5)
+    assert {task: figures.usage_count for task, figures in shown.by_task.items()} == {"tags": 1}
+    assert [(day.date, day.usage_count) for day in shown.by_day] == [(shown.last_used[:10], 2)]
+    assert manager.get_all_statistics()[MODEL] == manager.get_model_statistics(MODEL)
 
 
 def test_a_record_that_cannot_be_kept_is_an_error(disk, manager):

@@ -102,6 +102,15 @@ def test_what_is_not_said_is_not_sent():
     ]
 
 
+def test_what_is_told_of_an_inference_is_sent():
+    transport = Recording()
+
+    RestClient(transport).record("m", 1.5, tokens=90, quality_score=0.0, task="tags")
+
+    event = {"model": "m", "inference_time": 1.5, "success": True, "tokens": 90, "quality_score": 0.0, "task": "tags"}
+    assert transport.sent == [("POST", "/usage", event)]
+
+
 def test_zero_is_a_figure_like_any_other():
     transport = Recording()
 

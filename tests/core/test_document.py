@@ -85,7 +85,7 @@ def seed_document(*models, **changes):
 def test_a_document_of_the_seed_keeps_its_figures(codec):
     model = codec.decode(seed_document()).models[EIGHT_B]
 
-    shown = usage.statistics(model, installed=True)
+    shown = usage.statistics(model, installed=True, today=NOON[:10])
     assert (shown.usage_count, shown.success_count, shown.failure_count) == (7, 6, 1)
     assert shown.success_rate == model.success_rate == 0.8571428571428571
     assert shown.avg_inference_time == model.avg_inference_time == pytest.approx(2.3456789012345, abs=1e-9)
@@ -344,7 +344,7 @@ def test_the_program_of_the_seed_in_between_loses_nothing_that_it_knows_and_inve
 
     back = codec.decode(only_what_the_seed_knows(codec.encode(document)).encode())
 
-    before, after = (usage.statistics(m, installed=False) for m in (model, back.models[EIGHT_B]))
+    before, after = (usage.statistics(m, installed=False, today=NOON[:10]) for m in (model, back.models[EIGHT_B]))
     assert (after.usage_count, after.success_count) == (before.usage_count, before.success_count)
     assert after.avg_inference_time == pytest.approx(before.avg_inference_time, abs=1e-9)
     assert (after.success_rate, after.last_used) == (before.success_rate, before.last_used)

@@ -27,7 +27,8 @@ def fresh(installation="here", **changes):
 def used(document, name=EIGHT_B, times=1, seconds=2.0, success=True, digest="d1"):
     model = document.models.get(name) or StoredModel(name=name)
     for _ in range(times):
-        model = usage.record(model, document.installation_id, digest, check_event(seconds, success, NOON))
+        event = check_event(seconds, success, NOON, tokens=90, quality_score=4.5, task="tags")
+        model = usage.record(model, document.installation_id, digest, event)
     return document.model_copy(update={"models": {**document.models, name: model}})
 
 
@@ -51,7 +52,7 @@ def counts(document):
 
 
 def figures(document):
-    return {name: usage.statistics(model, installed=False) for name, model in document.models.items()}
+    return {name: usage.statistics(model, installed=False, today=NOON[:10]) for name, model in document.models.items()}
 
 
 # --- there and back --------------------------------------------------------------------------------------------------
@@ -435,4 +436,4 @@ def test_a_document_of_nothing_but_history_is_enough():
 
     model = exchange.merged(fresh(), theirs, "merge").models[MINE]
 
-    assert usage.statistics(model, installed=False).success_rate == 0.5
+    assert usage.statistics(model, installed=False, today=NOON[:10]).success_rate == 0.5

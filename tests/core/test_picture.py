@@ -18,6 +18,7 @@ EIGHT_B, ONE_B, UNPUBLISHED, GEMMA = (
     "gemma3:4b",
 )
 Q4_TAG, Q8_TAG, ALIAS, MINE = "llama3.1:8b-instruct-q4_K_M", "llama3.1:8b-instruct-q8_0", "llama3.1:8b", "mine:latest"
+TODAY = "2026-11-23"
 Q4, Q8, OTHER = "46e0c10c039e" + "0" * 52, "b158ded76fa0" + "0" * 52, "3" * 64
 
 
@@ -118,9 +119,12 @@ def test_what_was_used_and_has_gone_shows_its_record_and_nothing_that_ollama_hel
 def test_statistics_say_whether_the_model_is_there():
     seen = picture(*HELD, stored=[used("gone:latest")])
 
-    assert seen.statistics(EIGHT_B).installed
-    assert not seen.statistics(ONE_B).installed
-    assert (seen.statistics("gone:latest").usage_count, seen.statistics("gone:latest").installed) == (1, False)
+    assert seen.statistics(EIGHT_B, TODAY).installed
+    assert not seen.statistics(ONE_B, TODAY).installed
+    assert (seen.statistics("gone:latest", TODAY).usage_count, seen.statistics("gone:latest", TODAY).installed) == (
+        1,
+        False,
+    )
 
 
 def test_what_stands_in_the_list_is_installed_and_nothing_else():
@@ -156,7 +160,7 @@ def test_figures_under_another_name_of_an_entry_count_for_the_entry(name):
     seen = picture(*HELD, stored=[old, ours])
 
     for asked in (EIGHT_B, name, ALIAS):
-        assert seen.statistics(seen.known(asked).name).usage_count == 2
+        assert seen.statistics(seen.known(asked).name, TODAY).usage_count == 2
         assert seen.info(asked).usage_count == 2
     assert next(one for one in seen.candidates() if one.name == EIGHT_B).failure_count == 2
     assert name not in seen.records
@@ -172,8 +176,8 @@ def test_figures_under_another_name_count_once_over_all():
 def test_figures_of_a_name_that_points_to_something_else_stay_its_own():
     seen = picture(installed(ALIAS), stored=[used(ALIAS)])
 
-    assert seen.statistics(ALIAS).usage_count == 1
-    assert seen.statistics(EIGHT_B).usage_count == 0
+    assert seen.statistics(ALIAS, TODAY).usage_count == 1
+    assert seen.statistics(EIGHT_B, TODAY).usage_count == 0
 
 
 def test_figures_of_a_custom_model_count_for_it_though_nothing_else_is_on_record():
