@@ -28,10 +28,9 @@ from model_core.records import (
     InstalledModel,
     ModelPurpose,
     StoredModel,
-    Usage,
     Variant,
 )
-from model_core.speed import Speed
+from model_core.speed import Speed, measured
 
 # What a download takes when nothing is said, and so what earlier figures without a digest are taken to be about.
 DEFAULT_QUANTIZATION = "q4"
@@ -137,17 +136,14 @@ def candidates(
             there, answers = held.by_quantization.get(variant.quantization), _answers(entry, held, variant)
             # What is asked under the id is what earned its history, also where the tag has moved on since.
             digest = held.digest if there and answers else there.digest if there else variant.digest_prefix
-            sums = _usage_of(stored, digest, takes_unknown=answers)
             found.append(
                 candidate_of(
                     entry,
                     variant,
                     installed=there is not None,
-                    success_count=sums.success_count,
-                    failure_count=sums.count - sums.success_count,
-                    mean_seconds=usage.mean_s(sums),
                     memory=profiles.of_variant(entry, variant, there),
                     gpu_share=gpu_shares.get(there.digest) if there else None,
+                    **_experience(stored, digest, takes_unknown=answers),
                 )
             )
     found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles, gpu_shares) for model in shown.others]
@@ -159,14 +155,29 @@ def _answers(entry: CatalogEntry, held: Holding, variant: Variant) -> bool:
     return variant.quantization == (held.quantization or _default(entry).quantization)
 
 
-def _usage_of(stored: StoredModel, digest: str | None, takes_unknown: bool) -> Usage:
-    """Return what is on record of these weights; what was recorded without a digest goes to one form only."""
-    return usage.total(
-        sums
+def _experience(stored: StoredModel, digest: str | None, takes_unknown: bool) -> dict[str, Any]:
+    """Return what is on record of these weights, as a candidate has it.
+
+    What was recorded without a digest goes to one form only.
+    """
+    parts = [
+        found
         for by_digest in stored.history.values()
-        for recorded, sums in by_digest.items()
+        for recorded, found in by_digest.items()
         if (recorded and digest and recorded.startswith(digest)) or (not recorded and takes_unknown)
-    )
+    ]
+    if not parts:
+        return {}
+    sums = usage.total(parts)
+    rate, sample = usage.tokens_per_second(sums), sum(part.speeds.total() for part in parts)
+    return {
+        "success_count": sums.success_count,
+        "failure_count": sums.count - sums.success_count,
+        "mean_seconds": usage.mean_s(sums),
+        "score": usage.mean_quality(sums),
+        "score_count": sums.quality_count,
+        "seen_speed": measured(rate, "history", sample) if rate else None,
+    }
 
 
 def _of_installed(
@@ -176,7 +187,6 @@ def _of_installed(
     gpu_shares: Mapping[str, float | None],
     entry: CatalogEntry | None = None,
 ) -> Candidate:
-    sums = _usage_of(stored, model.digest, takes_unknown=True)
     return Candidate(
         name=entry.name if entry else model.name,
         memory=profiles.of_installed(model),
@@ -185,10 +195,8 @@ def _of_installed(
         parameters=installed.parameter_count(model.parameter_size),
         capabilities=model.capabilities or ("completion",),
         installed=True,
-        success_count=sums.success_count,
-        failure_count=sums.count - sums.success_count,
-        mean_seconds=usage.mean_s(sums),
         gpu_share=gpu_shares.get(model.digest),
+        **_experience(stored, model.digest, takes_unknown=True),
     )
 
 

@@ -198,7 +198,7 @@ def _nothing_suits(eligible: Sequence[Weighed], criteria: Criteria) -> NoSuitabl
         f"Nothing fits {format_memory(criteria.available_bytes)}: the smallest that suits, "
         f"{label(candidate.name, candidate.quantization)}, needs {format_memory(need.total)} "
         f"with a context of {need.context_tokens:,} tokens.",
-        _way_out(would_fit, criteria),
+        _way_out(would_fit, criteria, need),
         criteria=asked,
         smallest_need_bytes=need.total,
         smallest_model=candidate.name,
@@ -215,13 +215,18 @@ def _nothing_to_choose_from(criteria: Criteria) -> tuple[str, str]:
     return "There is no model to choose from.", "Install one, or add one of your own."
 
 
-def _way_out(would_fit: Sequence[Mapping[str, Any]], criteria: Criteria) -> str:
+def _way_out(would_fit: Sequence[Mapping[str, Any]], criteria: Criteria, need: MemoryNeed) -> str:
     if would_fit:
         best = would_fit[0]
         name = label(best["model"], best["quantization"])
         return f"With a context of {best['context_tokens']:,} tokens {name} would fit."
     if criteria.installed_only:
         return "Leave installed_only out to see what can be downloaded."
+    if criteria.on_processor:
+        return "Close other programs: half of the RAM that is free is counted."
+    total = criteria.machine.total_bytes
+    if total is not None and need.total > total:
+        return "This card is too small for any of them: choose one by hand, and let part of it lie in RAM, slowly."
     return "Close other programs that use the memory, or choose a model by hand and let part of it lie in RAM, slowly."
 
 

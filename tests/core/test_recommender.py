@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,15 +11,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from catalog import MODEL_CATALOG
-from model_core.candidates import Candidate, Criteria, candidate_of
+from model_core.candidates import Candidate, Criteria, Machine, candidate_of
 from model_core.errors import NoSuitableModel
 from model_core.explanation import format_download, format_seconds
 from model_core.fit import Verdict, check_fit
 from model_core.memory import MemoryProfile, format_memory
+from model_core.ranking import RULES
 from model_core.recommender import recommend
 from model_core.records import GIB, ModelPurpose
+from model_core.speed import Card, measured
 
 CATALOGUE = [candidate_of(entry, variant) for entry in MODEL_CATALOG.values() for variant in entry.variants]
+
+
+ONE_B = ("llama3.2:1b-instruct", "q4")
 
 
 def ask(available_gib, priority="balanced", candidates=CATALOGUE, **criteria):
@@ -96,6 +102,22 @@ def test_where_nothing_fits_the_smallest_need_is_named(priority):
     assert "llama3.2:1b-instruct (4-bit), needs 1.6 GiB" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("criteria", "words"),
+    [
+        ({"machine": Machine(total_bytes=8 * GIB)}, "Close other programs that use the memory"),
+        ({"machine": Machine(total_bytes=GIB)}, "This card is too small for any of them"),
+        ({"source": "processor"}, "Close other programs: half of the RAM"),
+        ({"installed_only": True, "candidates": with_one(*ONE_B, installed=True)}, "Leave installed_only out"),
+    ],
+)
+def test_where_nothing_fits_what_to_do_goes_by_the_machine(criteria, words):
+    with pytest.raises(NoSuitableModel) as error:
+        ask(0.5, **criteria)
+
+    assert words in error.value.remedy
+
+
 def test_no_memory_is_none_and_not_no_filter():
     with pytest.raises(NoSuitableModel):
         ask(0)
@@ -115,11 +137,24 @@ def test_where_a_shorter_context_would_help_it_is_named_and_helps():
 
 # --- the order, step by step -----------------------------------------------------------------------------------------
 
+
+def seen(tokens_per_second):
+    return measured(tokens_per_second, "history", 5)
+
+
 BETTER_AND_WORSE = {
     "reliable": ({"purpose": ModelPurpose.QUALITY}, {"failure_count": 3}),
     "purpose": ({"memory": MemoryProfile(file_bytes=7 * GIB)}, {"purpose": ModelPurpose.SPEED, "installed": True}),
     "verdict": ({}, {"memory": MemoryProfile(file_bytes=7 * GIB), "installed": True}),
     "installed": ({"installed": True, "parameters": 1}, {}),
+    "bearable": (
+        {"seen_speed": seen(3.0)},
+        {"seen_speed": seen(2.9), "purpose": ModelPurpose.BALANCED, "parameters": 9},
+    ),
+    "score": ({"score": 4.5, "score_count": 20, "parameters": 1}, {"score": 3.0, "score_count": 20}),
+    "scored": ({"score": 4.5, "score_count": 20, "parameters": 1}, {}),
+    "not badly scored": ({"parameters": 1}, {"score": 1.0, "score_count": 3}),
+    "too few scores": ({}, {"score": 5.0, "score_count": 2, "parameters": 1}),
     "size": ({"parameters": 2_000_000, "quantization": "q8"}, {}),
     "known size": ({"quantization": "q8"}, {"parameters": None}),
     "quantization": ({"failure_count": 1}, {"quantization": "q8"}),
@@ -394,6 +429,172 @@ def test_the_list_may_be_cut_and_says_how_many_there_were():
     assert cut.suitable_count == whole.suitable_count == len(whole.ranked) == 10
 
 
+# --- what is said besides --------------------------------------------------------------------------------------------
+
+
+def test_every_other_place_says_what_puts_it_behind_the_first():
+    candidates = with_one("llama3.2:3b-instruct", installed=True)
+
+    first, *others = ask(8, "balanced", candidates).ranked
+
+    behind = {(place.model, place.quantization): reason(place, "behind") for place in others}
+    assert "behind" not in codes(first)
+    assert behind["llama3.2:3b-instruct", "q4"].text == (
+        "Stands behind llama3.1:8b-instruct (4-bit): it is made for speed."
+    )
+    assert {found.values["rule"] for found in behind.values()} <= {rule.name for rule in RULES}
+
+
+def test_two_that_differ_in_nothing_do_not_break_the_explanation():
+    answer = ask(8, "balanced", [small("m"), small("m")])
+
+    assert reason(answer.ranked[1], "behind").values["rule"] == "name"
+
+
+def test_a_speed_is_told_with_its_range_and_where_it_comes_from():
+    card = Machine(card=Card(bandwidth_bytes_per_s=272e9, source="NVML: memory clock × bus width"))
+
+    estimated = ask(8, machine=card).best
+    history = ask(8, candidates=with_one("llama3.1:8b-instruct", seen_speed=seen(41.2)), machine=card).best
+
+    assert estimated.speed.basis == "estimate"
+    assert reason(estimated, "speed").text.startswith("Expect some 34.")
+    assert (
+        "estimated from the bandwidth of the memory (NVML: memory clock × bus width)" in reason(estimated, "speed").text
+    )
+    assert (history.speed.basis, history.speed.tokens_per_second) == ("history", 41.2)
+    assert reason(history, "speed").text == "Expect 41.2 tokens a second (5 uses on record here)."
+    assert ask(8).best.speed is None
+
+
+def test_on_the_processor_a_model_that_nobody_waits_for_stands_behind_one_that_answers():
+    processor = {"source": "processor", "machine": Machine(ram_free_bytes=120 * GIB, card=Card(source="no card"))}
+
+    best = ask(60, "quality", **processor).best
+
+    # 70B would fit and is made for quality: it would take five minutes a photo. Of Mixtral's experts two answer.
+    assert best.model == "mixtral:8x7b-instruct"
+    assert best.speed.tokens_per_second > 3
+    seventy = next(p for p in ask(60, "quality", **processor).ranked if p.model == "llama3.1:70b-instruct")
+    assert reason(seventy, "behind").values["rule"] == "bearable"
+    assert reason(seventy, "speed").text.startswith("It works, slowly: expect some 0.6")
+
+
+def test_what_lies_partly_in_ram_as_it_is_loaded_now_says_so():
+    place = ask(8, candidates=with_one("llama3.1:8b-instruct", installed=True, gpu_share=0.62)).best
+
+    assert reason(place, "partly_in_ram").text.startswith("As it is loaded now, 62% of it lies on the card")
+    assert "partly_in_ram" not in codes(ask(8, candidates=with_one("llama3.1:8b-instruct", gpu_share=1.0)).best)
+
+
+def test_scores_of_its_answers_are_told():
+    once = ask(8, candidates=with_one("llama3.1:8b-instruct", score=4.0, score_count=1)).best
+    often = ask(8, candidates=with_one("llama3.1:8b-instruct", score=4.25, score_count=1200)).best
+
+    assert reason(once, "scored").text == "Its answers were scored once here: 4.0 of 5 on average."
+    assert reason(often, "scored").text == "Its answers were scored 1,200 times here: 4.2 of 5 on average."
+
+
+@pytest.mark.parametrize(
+    ("source", "machine", "code", "words"),
+    [
+        (
+            "probe",
+            Machine(gpu="RTX 4060", total_bytes=8 * GIB, free_bytes=6 * GIB),
+            "free_now",
+            "RTX 4060 has 6 GiB of its 8 GiB free now.",
+        ),
+        (
+            "probe",
+            Machine(gpu="RTX 4060", total_bytes=8 * GIB, free_bytes=2 * GIB, held_bytes=4 * GIB),
+            "free_now",
+            "RTX 4060 has 2 GiB of its 8 GiB free now; what Ollama has loaded (4 GiB) would make room.",
+        ),
+        ("probe", Machine(gpu="RX 7800", total_bytes=8 * GIB), "free_unknown", "all of its 8 GiB were counted"),
+        ("setting", Machine(cap_bytes=8 * GIB), "capped", "MODEL_MANAGER_VRAM_GB"),
+        ("processor", Machine(ram_free_bytes=16 * GIB), "on_processor", "Half of the 16 GiB of RAM that are free"),
+    ],
+)
+def test_the_answer_says_what_the_memory_was_made_of(source, machine, code, words):
+    answer = ask(8, source=source, machine=machine)
+
+    assert words in reason(answer.best, code).text
+    assert code not in codes(answer.ranked[1])
+
+
+# --- what was not chosen ---------------------------------------------------------------------------------------------
+
+
+def not_chosen(answer, model, quantization="q4"):
+    return next(one for one in answer.not_chosen if (one.model, one.quantization) == (model, quantization))
+
+
+def test_what_does_not_fit_says_by_how_much_and_each_thing_that_would_change_that():
+    answer = ask(6.5, context_tokens=16_384, machine=Machine(total_bytes=8 * GIB, ram_free_bytes=16 * GIB))
+
+    eight = not_chosen(answer, "llama3.1:8b-instruct")
+    ways = {way.code: way for way in eight.ways}
+    assert eight.verdict is Verdict.SPILLS
+    assert eight.reason.values["missing_bytes"] == eight.need_bytes - int(6.5 * GIB)
+    assert set(ways) == {"shorter_context", "smaller_cache", "free_memory"}
+    assert ways["shorter_context"].values["context_tokens"] == 8192
+    assert "OLLAMA_KV_CACHE_TYPE=q8_0" in ways["smaller_cache"].text
+
+
+def test_the_smaller_form_of_a_model_is_named_as_a_way():
+    answer = ask(8, "quality")
+
+    ways = {way.code: way for way in not_chosen(answer, "llama3.1:8b-instruct", "q8").ways}
+    assert ways["smaller_form"].values["quantization"] == "q4"
+    assert ways["smaller_form"].text == "Its 4-bit form needs 5.54 GiB, and fits."
+
+
+def test_what_no_card_of_this_size_holds_is_not_promised_for_closing_a_program():
+    answer = ask(8, machine=Machine(total_bytes=8 * GIB))
+
+    assert [way.code for way in not_chosen(answer, "llama3.1:70b-instruct").ways] == ["smaller_model"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "criteria", "code"),
+    [
+        ({"capabilities": ("embedding",)}, {}, "cannot_answer"),
+        ({"published": False}, {}, "not_published"),
+        ({}, {"needs": ["vision"]}, "lacks_ability"),
+        ({"capabilities": ("completion", "vision")}, {}, "for_photos"),
+        ({"purpose": ModelPurpose.SPECIALIZED}, {}, "specialized"),
+        ({}, {"installed_only": True}, "not_installed"),
+    ],
+)
+def test_what_takes_no_part_says_why(changes, criteria, code):
+    chosen = small("chosen", installed=True, capabilities=("completion", *criteria.get("needs", ())))
+
+    answer = ask(8, candidates=[chosen, small("other", **changes)], **criteria)
+
+    assert [(one.model, one.reason.code) for one in answer.not_chosen] == [("other", code)]
+    assert answer.not_chosen[0].reason.text.endswith(".")
+
+
+def test_of_many_that_were_not_chosen_the_nearest_are_told():
+    large = [small(f"m{n:03}", memory=MemoryProfile(file_bytes=(100 - n) * GIB)) for n in range(60)]
+
+    answer = ask(8, candidates=[small("m"), *large])
+
+    assert len(answer.not_chosen) == 20
+    needs = [one.need_bytes for one in answer.not_chosen]
+    assert needs == sorted(needs)
+
+
+# --- the rules in words ----------------------------------------------------------------------------------------------
+
+
+def test_every_rule_stands_in_the_documentation_with_its_reason():
+    text = " ".join((Path(__file__).resolve().parents[2] / "docs" / "recommendation.md").read_text("utf-8").split())
+
+    for rule in RULES:
+        assert f"`{rule.name}` | {rule.why} |" in text
+
+
 # --- properties ------------------------------------------------------------------------------------------------------
 
 profiles = st.sampled_from([candidate.memory for candidate in CATALOGUE]) | st.builds(
@@ -415,6 +616,10 @@ candidate_lists = st.lists(
         success_count=st.integers(0, 50),
         failure_count=st.integers(0, 50),
         mean_seconds=st.none() | st.floats(0.001, 1000),
+        score=st.none() | st.floats(0, 5),
+        score_count=st.integers(0, 50),
+        seen_speed=st.none() | st.floats(0.01, 500).map(seen),
+        gpu_share=st.none() | st.floats(0, 1),
     ),
     max_size=12,
     unique_by=lambda candidate: (candidate.name, candidate.quantization),
@@ -427,6 +632,16 @@ criterias = st.builds(
     needs=st.sampled_from([(), ("vision",)]),
     installed_only=st.sampled_from([None, True, False]),
     source=st.sampled_from(["caller", "setting", "probe", "processor", "assumed"]),
+    kv_type=st.sampled_from(["f16", "q8_0"]),
+    parallel=st.integers(1, 3),
+    machine=st.builds(
+        Machine,
+        gpu=st.none() | st.just("RTX 4060"),
+        total_bytes=st.none() | st.integers(0, 90 * GIB),
+        free_bytes=st.none() | st.integers(0, 90 * GIB),
+        ram_free_bytes=st.none() | st.integers(0, 90 * GIB),
+        card=st.none() | st.builds(Card, bandwidth_bytes_per_s=st.none() | st.floats(1e9, 4e12), source=st.just("t")),
+    ),
 )
 
 
@@ -459,6 +674,8 @@ def test_every_recommended_model_passes_the_check_and_the_wish(candidates, crite
             candidate.memory,
             criteria.available_bytes,
             context_tokens=criteria.context_tokens,
+            kv_type=criteria.kv_type,
+            parallel=criteria.parallel,
         )
         assert check.compatible
         assert (check.verdict, check.need, check.margin_bytes) == (place.verdict, place.need, place.margin_bytes)
