@@ -135,6 +135,7 @@ class ModelApi:
             ("/export", "POST", self.export_to_path),
             ("/import", "POST", self.import_document),
             ("/health", "GET", self.health),
+            ("/doctor", "GET", self.doctor),
         ):
             blueprint.add_url_rule(rule, view.__name__, view, methods=[method], provide_automatic_options=False)
 
@@ -428,6 +429,11 @@ class ModelApi:
         with suppress(StoreError):  # the part of the store has told of it
             answer["ollama"] = _ollama(self._manager.seen())
         return _json(answer)
+
+    def doctor(self) -> Response:
+        """Everything that was looked at: what is well, and what to do where it is not."""
+        found = self._manager.diagnose()
+        return self._answer({"well": found.ok, "reachable": found.reachable, "findings": found.findings})
 
 
 def _wants_lines() -> bool:

@@ -146,6 +146,7 @@ def _serve(settings: Settings, *, demo: bool) -> None:
 def _catch_up(manager: ModelManager, settings: Settings, stopping: threading.Event) -> None:
     """Learn what Ollama holds as soon as it answers, and go on with what a former run left behind."""
     try:
+        manager.hardware()  # a card that sleeps takes longer to answer than a request may wait
         if _synced(manager, stopping):
             resumed = manager.resume_downloads() if settings.auto_resume else []
             logger.info("caught up downloads_taken_over=%d", len(resumed))

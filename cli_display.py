@@ -16,8 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from model_core.explanation import format_download
+from model_core.explanation import format_download, format_speed
 from model_core.memory import format_memory
+from model_core.speed import Speed
 from rest_client import UNDER_WAY
 
 Json = dict[str, Any]
@@ -26,6 +27,7 @@ NOTHING = "-"
 BAR_WIDTHS = (10, 40)
 UNBOUNDED_WIDTH = 1000
 PHASE_AGE_FROM_S = 10.0
+TOO_LARGE_SHOWN = 2
 DAYS_SHOWN = 7
 
 # What could move the cursor or hide text. Names and messages come from other machines.
@@ -130,6 +132,58 @@ class Display:
         """Show what has changed in Ollama."""
         self._say(answer["message"])
         self._lists(answer, "added", "removed")
+
+    # --- what is in memory -------------------------------------------------------------------------------------------
+
+    def running(self, answer: Json) -> None:
+        """Show what is in memory."""
+        if not answer["models"]:
+            self._say("Nothing is loaded.")
+            return
+        self._table(
+            ["Model", "On the card", "Memory", "Estimate", "Context", "Until"],
+            [
+                (
+                    model["name"],
+                    _share(model["gpu_share"]),
+                    NOTHING if model["size_bytes"] is None else format_memory(model["size_bytes"]),
+                    NOTHING if model["error_percent"] is None else f"{model['error_percent']:+.1f} %",
+                    NOTHING if model["context_tokens"] is None else f"{model['context_tokens']:,}",
+                    "unloaded" if model["stays"] else moment(model["expires_at"]),
+                )
+                for model in answer["models"]
+            ],
+            right=("On the card", "Memory", "Estimate", "Context"),
+        )
+        for model in answer["models"]:
+            self._warn(model["warnings"])
+
+    def waited_for(self, name: str, steps: Iterable[Json]) -> Iterator[Json]:
+        """Yield the steps of a wait, and show at a terminal what is waited for and how long."""
+        if not self._can_draw:
+            yield from steps
+            return
+        with self.console.status("") as status:
+            for step in steps:
+                if "phase" in step:
+                    status.update(Text(printable(f"{name}: {step['phase']}, {step['seconds']:.0f} s")))
+                yield step
+
+    def loaded(self, answer: Json) -> None:
+        """Show what came of a load."""
+        self._say(answer["message"])
+        now = answer["running"]
+        if now and now["error_percent"] is not None:
+            measured, estimate = format_memory(now["measured_bytes"]), format_memory(now["estimate_bytes"])
+            self._say(
+                f"It takes {measured}; {estimate} were estimated ({now['error_percent']:+.1f} %). "
+                "What was measured counts from now on."
+            )
+        self._warn(answer["warnings"])
+
+    def _warn(self, warnings: Iterable[Json]) -> None:
+        for warning in warnings:
+            self.note(f"Warning: {warning['text']}")
 
     # --- downloads ---------------------------------------------------------------------------------------------------
 
@@ -257,6 +311,9 @@ class Display:
                 ],
                 right=("Memory", "To download"),
             )
+        too_large = [one for one in answer["not_chosen"] if one["verdict"]]
+        for one in too_large[:TOO_LARGE_SHOWN]:
+            self._say(f"Too large: {one['reason']['text']}")
         # Four bits are what is taken when nothing is said.
         chosen = f" --quantization {form}" if form and form != "q4" else ""
         self.note(f"Next: {self._program} {'switch' if answer['installed'] else 'download'} {name}{chosen}")
@@ -268,11 +325,16 @@ class Display:
             "Weights": "weights",
             "Context": "kv_cache",
             "Computing": "graph",
+            "Looking": "vision",
             "Overhead": "overhead",
             "Together": "total",
         }
         need = answer["need"]
         self._facts({word: format_memory(need[part]) for word, part in parts.items() if need.get(part) is not None})
+        if answer["speed"]:
+            self._say(f"Speed: {format_speed(Speed.model_validate(answer['speed']))}.")
+        for way in answer["ways"]:
+            self._say(f"- {way['text']}")
         if answer["source"] == "assumed":
             self.note("How much memory the card has free is not known here; --vram says it.")
 
@@ -343,6 +405,41 @@ class Display:
         told += [] if quality is None else [f"quality {quality:g}"]
         told += [] if task is None else [f"for {task}"]
         self._say(printable(f"Recorded for {name}: {', '.join(told)}."))
+
+    def hardware(self, answer: Json) -> None:
+        """Show what the machine has."""
+        for gpu in answer["gpus"] or []:
+            speed = gpu["bandwidth_bytes_per_s"]
+            self._facts(
+                {
+                    "Card": gpu["name"] or "without a name",
+                    "In all": _or_unknown(gpu["total_bytes"]),
+                    "Free": _or_unknown(gpu["free_bytes"]),
+                    "Bandwidth": f"{speed / 1e9:.0f} GB/s ({gpu['bandwidth_source']})" if speed else None,
+                    "Says": gpu["source"],
+                }
+            )
+        if not answer["gpus"]:
+            none = (
+                "There is no graphics card that Ollama would use" if answer["gpus"] == [] else "The card is not known"
+            )
+            self._say(f"{none} ({answer['sources']['gpus']}).")
+        memory, disk = answer["memory"], answer["disk"]
+        if memory:
+            self._say(f"RAM: {_or_unknown(memory['total_bytes'])}, {_or_unknown(memory['free_bytes'])} free.")
+        if disk:
+            self._say(f"Disk for models: {_bytes(disk['free_bytes'])} free at {disk['path']}.")
+        found = answer["available"]
+        self._say(f"Advice counts on {format_memory(found['available_bytes'])} ({found['source']}).")
+
+    def doctor(self, answer: Json) -> None:
+        """Show what is well, and what to do where it is not."""
+        for finding in answer["findings"]:
+            mark = {True: "well", False: "DO", None: "note"}[finding["ok"]]
+            self._say(f"{mark:<5}{finding['subject']}: {finding['text']}")
+            if finding["remedy"]:
+                self._say(f"     {finding['remedy']}")
+        self._say("Nothing needs to be done." if answer["well"] else "What is marked DO needs doing.")
 
     # --- care of the data --------------------------------------------------------------------------------------------
 
@@ -485,6 +582,10 @@ def moment(text: str | None) -> str:
     if not text:
         return NOTHING
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _or_unknown(size_bytes: int | None) -> str:
+    return "not known" if size_bytes is None else format_memory(size_bytes)
 
 
 def _installed(model: Json) -> str:

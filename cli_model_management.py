@@ -57,6 +57,9 @@ EXIT_CODES: Mapping[str, int] = {
     "interrupted": INTERRUPTED,
 }  # fmt: skip
 
+# A card that sleeps takes a while to answer; a terminal can wait longer for it than a request may.
+LOOK_S = 3.0
+
 PURPOSES = ("speed", "balanced", "quality", "specialized")
 PRIORITIES = ("speed", "balanced", "quality")
 
@@ -275,14 +278,15 @@ def current(here: Terminal) -> None:
 @click.argument("name", type=model_name)
 @click.option("--quantization", metavar="FORM", help="Use this form of it, such as q4 or q8.")
 @click.option("--require-fit", is_flag=True, help="Refuse what does not lie on the card as a whole.")
+@click.option("--load", is_flag=True, help="Bring it into memory as well.")
 @click.pass_obj
-def switch(here: Terminal, name: str, quantization: str | None, require_fit: bool) -> None:
+def switch(here: Terminal, name: str, quantization: str | None, require_fit: bool, load: bool) -> None:
     """Make an installed model the one that is used.
 
     \b
     Example: junmai-models switch llama3.2:1b-instruct
     """
-    answer = here.service.switch(name, quantization, require_fit=require_fit)
+    answer = here.service.switch(name, quantization, require_fit=require_fit, load=load)
     here.show(answer, lambda to, shown: to.switched(shown))
 
 
@@ -318,6 +322,60 @@ def sync(here: Terminal) -> None:
     Example: junmai-models sync
     """
     here.show(here.service.sync(), lambda to, shown: to.synced(shown))
+
+
+# --- what is in memory -----------------------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.pass_obj
+def running(here: Terminal) -> None:
+    """Show what is in memory, and how much of it lies on the card.
+
+    \b
+    Example: junmai-models running
+    """
+    here.show(here.service.running(), lambda to, shown: to.running(shown))
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.option("--keep-alive", metavar="TIME", help="How long it stays after its last use: 10m, 1h30m, or -1 for ever.")
+@click.option("--context", type=int, metavar="TOKENS", help="Use it with so much context from now on.")
+@click.pass_obj
+def load(here: Terminal, name: str, keep_alive: str | None, context: int | None) -> None:
+    """Bring a model into memory, and say where it lies.
+
+    \b
+    Example: junmai-models load llama3.2:1b-instruct --keep-alive 30m
+    """
+    steps = here.service.load(name, _keep_alive(keep_alive), context)
+    if not here.as_json:
+        steps = here.display.waited_for(name, steps)
+    answer: Json = {}
+    for answer in steps:  # noqa: B007 - the last one is what counts
+        pass
+    here.show(answer, lambda to, shown: to.loaded(shown))
+
+
+def _keep_alive(text: str | None) -> float | str | None:
+    """Return a time as Ollama takes it: what is a plain number are seconds."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+@commands.command()
+@click.argument("name", type=model_name)
+@click.pass_obj
+def unload(here: Terminal, name: str) -> None:
+    """Take a model out of memory.
+
+    \b
+    Example: junmai-models unload llama3.2:1b-instruct
+    """
+    here.show(here.service.unload(name), lambda to, shown: to.done(shown["message"]))
 
 
 # --- downloads -------------------------------------------------------------------------------------------------------
@@ -598,8 +656,10 @@ def recommend(
     """
     if (gb is not None and vram is not None) or (wish and priority):
         raise click.UsageError("The same was said twice: as a word, and as an option.")
+    gb = vram if gb is None else gb
+    _look_at_the_machine(here, gb)
     answer = here.service.recommend(
-        vram if gb is None else gb,
+        gb,
         priority or wish or "balanced",
         context_tokens=context,
         needs=needs,
@@ -622,7 +682,25 @@ def check(here: Terminal, name: str, vram: float | None, quantization: str | Non
     \b
     Example: junmai-models check llama3.1:8b-instruct --vram 8
     """
+    _look_at_the_machine(here, vram)
     here.show(here.service.check(name, vram, quantization, context), lambda to, shown: to.check(shown))
+
+
+def _look_at_the_machine(here: Terminal, vram: float | None) -> None:
+    """Have the machine looked at before advice is asked for: this program has just begun, and nobody looked yet."""
+    if vram is None:
+        here.service.hardware(wait_s=LOOK_S)
+
+
+@commands.command()
+@click.pass_obj
+def hardware(here: Terminal) -> None:
+    """Show the graphics card, the memory and the disk, and who says so.
+
+    \b
+    Example: junmai-models hardware
+    """
+    here.show(here.service.hardware(wait_s=LOOK_S), lambda to, shown: to.hardware(shown))
 
 
 @commands.command()
@@ -743,6 +821,24 @@ def health(ctx: click.Context) -> None:
     here.show(answer, lambda to, shown: to.health(shown))
     if not answer["ready"]:
         ctx.exit(REFUSED if not answer["parts"]["store"]["ok"] else NO_OLLAMA)
+
+
+@commands.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Look at everything, and say of each what is well, or what to do.
+
+    The exit code is 3 where Ollama is not reachable, and 1 where something else is to be done.
+
+    \b
+    Example: junmai-models doctor
+    """
+    here: Terminal = ctx.obj
+    here.service.hardware(wait_s=LOOK_S)
+    answer = here.service.doctor()
+    here.show(answer, lambda to, shown: to.doctor(shown))
+    if not answer["well"]:
+        ctx.exit(REFUSED if answer["reachable"] else NO_OLLAMA)
 
 
 def _refused(happened: str, remedy: str = "") -> Problem:

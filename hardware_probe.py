@@ -163,7 +163,7 @@ class HardwareProbe:
 
     def _last_seen(self) -> Hardware:
         if (seen := self._seen) is None:
-            return hardware.unknown("the machine is being looked at")
+            return hardware.unknown("the machine is being looked at").model_copy(update={"pending": True})
         found, look = seen
         return found.model_copy(
             update={"checked_at": look.began_at, "age_seconds": round(max(0.0, self._age_s(look)), 1)}

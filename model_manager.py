@@ -34,6 +34,7 @@ from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
     advice,
+    doctor,
     downloads,
     exchange,
     fit,
@@ -52,6 +53,7 @@ from model_core import (
 from model_core import hardware as machine
 from model_core.advice import Fit
 from model_core.budget import Budget, budget
+from model_core.doctor import Diagnosis, Facts
 from model_core.document import DocumentCodec, new_model, read_import, remember
 from model_core.errors import (
     AnswerCutShort,
@@ -352,7 +354,7 @@ class ModelManager:
                 raise UnknownQuantization(meant.name, ())
             elif not picture.inventory.get(meant.name):
                 raise ModelNotInstalled(meant.name)
-            check = self._fit_now(picture, meant.name, quantization)
+            check = self._fit_now(picture, meant.name, quantization).check
             if require_fit and not check.compatible:
                 raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
             if meant.entry:
@@ -385,7 +387,11 @@ class ModelManager:
         self._ask()
         runners = self._runners.ask()
         picture = self._counted(runners)
-        return [picture.running(runner) for runner in runners]
+        return [picture.running(runner, self._has_card()) for runner in runners]
+
+    def _has_card(self) -> bool | None:
+        gpus = self.hardware().gpus
+        return None if gpus is None else bool(gpus)
 
     def load_model(
         self,
@@ -413,7 +419,7 @@ class ModelManager:
         context = context_tokens or self.context_of(meant.name)
         done = self._runners.load(meant.name, digest, context, keep_alive, on_phase)
         picture = self._counted(self._runners.look(), {digest: done.seconds})
-        now = picture.running(done.runner) if done.runner else None
+        now = picture.running(done.runner, self._has_card()) if done.runner else None
         return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now)
 
     def unload_model(self, name: str) -> Unloaded:
@@ -885,9 +891,42 @@ class ModelManager:
         ready = parts["store"]["writable"] and bool(parts.get("ollama", {}).get("ok"))
         return {"ready": ready, "parts": parts}
 
+    def diagnose(self) -> Diagnosis:
+        """Look at everything, and say of each what is well, and what to do if not. Raises StoreUnreadable."""
+        picture, seen = self._advising(), self.seen()
+        store, current = self.store.health(), picture.document.current_model
+        looked, found = self.hardware(), self.budget()
+        runners = self._runners.look() if seen.reachable else ()
+        running = [picture.running(runner, self._has_card()) for runner in runners]
+        return doctor.diagnose(
+            Facts(
+                address=self.client.address,
+                reachable=bool(seen.reachable),
+                version=seen.version,
+                simulated=seen.simulated,
+                ollama_problem=str(seen.error) if seen.error else None,
+                hardware=looked,
+                budget=found,
+                document_path=store.path,
+                document_writable=store.writable,
+                document_problem=store.problem,
+                current=picture.stored(current) if current else None,
+                current_installed=bool(current and picture.is_installed(current)),
+                current_fit=self._fit_now(picture, current) if current and picture.is_installed(current) else None,
+                contexts={model.name: picture.context_of(model.name) for model in running},
+                ids_missing=[entry.name for entry in picture.ids_to_make()] if seen.reachable else [],
+                own_models=[name for name, held in picture.shown.entries.items() if held.own_model],
+                running=running,
+                unfinished=self._interrupted(),
+            )
+        )
+
+    def _interrupted(self) -> list[DownloadJob]:
+        return [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]
+
     def _health_of_the_rest(self) -> dict[str, dict[str, Any]]:
         picture, seen = self._look()
-        unfinished = [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]
+        unfinished = self._interrupted()
         return {
             "ollama": {"problem": str(seen.error) if seen.error else None, "version": seen.version},
             "current_model": {"problem": _problem_of_current(picture, seen), "model": picture.document.current_model},
@@ -995,9 +1034,9 @@ class ModelManager:
         finally:
             lock.release()
 
-    def _fit_now(self, picture: Picture, name: str, quantization: str | None) -> FitCheck:
+    def _fit_now(self, picture: Picture, name: str, quantization: str | None = None) -> Fit:
         wish = advice.criteria(self.budget(), "balanced", picture.context_of(name), (), None)
-        return picture.fit(name, quantization, wish).check
+        return picture.fit(name, quantization, wish)
 
     def _made_to_answer(
         self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,6 +22,7 @@ import requests
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+    from werkzeug.test import TestResponse
 
 Json = dict[str, Any]
 
@@ -28,6 +30,8 @@ DEFAULT_PREFIX = "/api/model"
 CONNECT_S = 5.0
 # Longer than anything that the service itself waits for: it asks Ollama several times in one deletion.
 ANSWER_S = 120.0
+LOOK_AGAIN_S = 0.1
+NDJSON = "application/x-ndjson"
 UNDER_WAY = ("queued", "downloading", "verifying")
 
 
@@ -67,6 +71,10 @@ class Transport(Protocol):
         """Carry one request; target is the path below the face's own address, with its query."""
         ...
 
+    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[bytes]:
+        """Carry one request whose answer comes line by line, however long it takes; a refusal is one line, too."""
+        ...
+
     def owns(self, download_id: str) -> bool:
         """Whether closing this ends the work on a download."""
         ...
@@ -97,17 +105,40 @@ class OverHttp:
 
     def send(self, method: str, target: str, body: bytes | None) -> Reply:
         """Carry one request. Raises Problem: service_unavailable."""
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        with self._asked():
+            answer = self._request(method, target, body)
+        return Reply(answer.status_code, answer.content)
+
+    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[bytes]:
+        """Carry one request, and yield its answer line by line. Raises Problem: service_unavailable."""
+        with self._asked(), self._request(method, target, body, {"Accept": NDJSON}, stream=True) as answer:
+            # Anything longer would hold a line back until the next one comes.
+            yield from answer.iter_lines(chunk_size=1)
+
+    def _request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        stream: bool = False,
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            self.base + target,
+            data=body,
+            headers={**headers, **({} if body is None else {"Content-Type": "application/json"})},
+            timeout=(CONNECT_S, self._answer_s),
+            # A change that is sent elsewhere as a GET would look as if it had been made.
+            allow_redirects=False,
+            stream=stream,
+        )
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
         try:
-            answer = self._session.request(
-                method,
-                self.base + target,
-                data=body,
-                headers=headers,
-                timeout=(CONNECT_S, self._answer_s),
-                # A change that is sent elsewhere as a GET would look as if it had been made.
-                allow_redirects=False,
-            )
+            yield
         except requests.ReadTimeout:
             raise self._silent(
                 f"did not answer within {self._answer_s:g} s",
@@ -117,7 +148,6 @@ class OverHttp:
             raise self._silent(
                 "does not answer", "Start the service (python start.py), or correct the address."
             ) from error
-        return Reply(answer.status_code, answer.content)
 
     def owns(self, download_id: str) -> bool:
         """No: what a service does goes on without us."""
@@ -158,11 +188,24 @@ class InProcess:
 
     def send(self, method: str, target: str, body: bytes | None) -> Reply:
         """Carry one request."""
-        kind = None if body is None else "application/json"
-        answer = self._client.open(
-            DEFAULT_PREFIX + target, method=method, data=body, content_type=kind, headers=self._headers
-        )
+        answer = self._open(method, target, body)
         return Reply(answer.status_code, answer.get_data())
+
+    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[bytes]:
+        """Carry one request, and yield its answer line by line."""
+        with self._open(method, target, body, Accept=NDJSON) as answer:
+            for part in answer.iter_encoded():
+                yield from part.splitlines()
+
+    def _open(self, method: str, target: str, body: bytes | None, **headers: str) -> TestResponse:
+        kind = None if body is None else "application/json"
+        return self._client.open(
+            DEFAULT_PREFIX + target,
+            method=method,
+            data=body,
+            content_type=kind,
+            headers={**self._headers, **headers},
+        )
 
     def owns(self, download_id: str) -> bool:
         """Whether the work on a download is done behind the app: other processes may do it as well."""
@@ -215,9 +258,11 @@ class RestClient:
         """The selected model."""
         return self._get("/current")
 
-    def switch(self, name: str, quantization: str | None = None, *, require_fit: bool = False) -> Json:
+    def switch(
+        self, name: str, quantization: str | None = None, *, require_fit: bool = False, load: bool = False
+    ) -> Json:
         """Make a model the current one."""
-        return self._post("/switch", model=name, quantization=quantization, require_fit=require_fit)
+        return self._post("/switch", model=name, quantization=quantization, require_fit=require_fit, load=load)
 
     def delete(self, name: str) -> Json:
         """Delete a model from Ollama."""
@@ -226,6 +271,26 @@ class RestClient:
     def sync(self) -> Json:
         """Ask Ollama what it holds, and remember it."""
         return self._post("/sync")
+
+    # --- what is in memory -------------------------------------------------------------------------------------------
+
+    def running(self) -> Json:
+        """What Ollama has in memory."""
+        return self._get("/running")
+
+    def load(
+        self, name: str, keep_alive: float | str | None = None, context_tokens: int | None = None
+    ) -> Iterator[Json]:
+        """Bring a model into memory: yield what is waited for, {"phase", "seconds"}, and at last the answer."""
+        body = {"model": name, "keep_alive": keep_alive, "context_tokens": context_tokens}
+        given = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
+        for line in self._transport.lines("POST", "/load", given):
+            step = json.loads(line)
+            yield step if "phase" in step else _answer(Reply(200, line))
+
+    def unload(self, name: str) -> Json:
+        """Take a model out of memory."""
+        return self._post("/unload", model=name)
 
     # --- downloads ---------------------------------------------------------------------------------------------------
 
@@ -344,6 +409,13 @@ class RestClient:
             context_tokens=context_tokens,
         )
 
+    def hardware(self, wait_s: float = 0.0) -> Json:
+        """What the machine has; a first look that is still under way is waited for, up to wait_s."""
+        until_s = time.monotonic() + wait_s
+        while (answer := self._get("/hardware"))["pending"] and time.monotonic() < until_s:
+            time.sleep(LOOK_AGAIN_S)
+        return answer
+
     def statistics(self, name: str | None = None) -> Json:
         """What is on record, of one model or of all."""
         return self._get("/statistics", model=name)
@@ -388,6 +460,10 @@ class RestClient:
     def health(self) -> Json:
         """How each part is."""
         return self._get("/health")
+
+    def doctor(self) -> Json:
+        """What is well, and what to do where it is not."""
+        return self._get("/doctor")
 
     # --- requests ----------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ def _machine(hardware: Hardware, gpu: Gpu | None, running: Sequence[RunningModel
         held_bytes=held_on_card_bytes(running) if gpu and gpu.free_bytes is not None else 0,
         cap_bytes=cap_bytes,
         ram_free_bytes=hardware.memory.free_bytes if hardware.memory else None,
+        gpus_source=hardware.sources.get("gpus"),
         card=_card(hardware, gpu),
     )
 

@@ -45,6 +45,7 @@ class Machine(Record):
     held_bytes: int = 0
     cap_bytes: int | None = None
     ram_free_bytes: int | None = None
+    gpus_source: str | None = Field(default=None, description="who says so, or why nobody does")
     card: Card | None = Field(default=None, description="what the speed follows from; null: not known")
 
 

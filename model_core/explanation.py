@@ -225,7 +225,8 @@ def source_reason(criteria: Criteria) -> Reason | None:
     values: dict[str, Any] = {"available_bytes": criteria.available_bytes}
     card = machine.gpu or "The card"
     if criteria.source == "assumed":
-        text = f"How much graphics memory is free is not known here; {available} were assumed."
+        why = f" ({machine.gpus_source})" if machine.gpus_source else ""
+        text = f"How much graphics memory is free is not known here{why}; {available} were assumed."
         return Reason(code="assumed_memory", text=text, values=values)
     if criteria.source == "setting":
         text = f"No more than {available} may be used: MODEL_MANAGER_VRAM_GB says so."

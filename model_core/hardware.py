@@ -3,7 +3,8 @@
 The whole of it, as GET /hardware answers:
 
     {"gpus": [Gpu] or null, "memory": MachineMemory or null, "disk": Disk or null,
-     "sources": {"gpus": text, "memory": text, "disk": text}, "checked_at": ISO time or null, "age_seconds": s or null}
+     "sources": {"gpus": text, "memory": text, "disk": text}, "checked_at": ISO time or null, "age_seconds": s or null,
+     "pending": bool}
 
 gpus is [] where there is none that Ollama would use, and null where that cannot be known. What is free is what every
 other program leaves: what Lightroom or the desktop hold counts as used.
@@ -63,6 +64,7 @@ class Hardware(Record):
     sources: dict[str, str]
     checked_at: str | None = None
     age_seconds: float | None = None
+    pending: bool = Field(default=False, description="the first look is still under way: ask again in a moment")
 
 
 def unknown(reason: str) -> Hardware:

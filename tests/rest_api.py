@@ -56,6 +56,7 @@ ROUTES: dict[tuple[str, str], Any] = {
     ("POST", "/export"): {"output_file": "export.json"},
     ("POST", "/import"): {"models": {}},
     ("GET", "/health"): None,
+    ("GET", "/doctor"): None,
 }
 # What stays open, and is tested where it is made.
 STREAMS = {("GET", "/events"), ("GET", "/ws")}

@@ -255,6 +255,11 @@ TABLE = {
         ["record", EIGHT_B, "2", "--tokens", "90", "--quality", "4.5", "--task", "tags", "--failed"],
         rf"^Recorded for {EIGHT_B}: a failure, 2\.00 s, 90 tokens, quality 4\.5, for tags\.$",
     ),
+    "load": Case(["load", ONE_B, "--keep-alive", "-1"], rf"^{ONE_B} is loaded, after .* as a whole\.\nIt takes "),
+    "running": Case(["running"], rf"^{ONE_B} +100 % +.* GiB +[-+].* % +4,096", None, ["load", ONE_B]),
+    "unload": Case(["unload", ONE_B], rf"^{ONE_B} has left the memory\.$", None, ["load", ONE_B]),
+    "hardware": Case(["hardware"], r"^Card +Simulated card(.*\n)*Advice counts on 8 GiB \(probe\)\.$", "/hardware"),
+    "doctor": Case(["doctor"], r"^note Ollama: .*\n(.*\n)*Nothing needs to be done\.$"),
     "sync": Case(["sync"], r"models are installed\.$"),
     "export": Case(["export", "-"], r'"checksum": "sha256:'),
     "import": Case(["import", "export.json", "--dry-run"], r"^Uses on record: \d+ before, \d+ after\.", None, EXPORTED),
@@ -641,6 +646,66 @@ def test_the_service_s_token_does_not_stand_in_the_way_of_the_document(direct):
     direct.environment = {"MODEL_MANAGER_TOKEN": "open-sesame"}
 
     direct.done("list")
+
+
+# --- what is in memory -----------------------------------------------------------------------------------------------
+
+
+def test_a_switch_can_bring_the_model_into_memory(here):
+    here.done("download", ONE_B)
+
+    here.done("switch", ONE_B, "--load")
+
+    assert [model["name"] for model in here.json("running")["models"]] == [ONE_B]
+
+
+def test_with_json_a_load_is_one_document(here):
+    here.done("download", ONE_B)
+
+    answer = here.json("load", ONE_B, "--context", "2048")
+
+    assert (answer["success"], answer["context_tokens"], answer["gpu_share"]) == (True, 2048, 1.0)
+
+
+def test_a_model_that_spills_is_warned_of_with_what_to_do(here, simulator):
+    here.done("download", EIGHT_B)
+    simulator.pace.vram_bytes = 4 * 2**30
+
+    done = here.done("load", EIGHT_B)
+    doctor = here.run("doctor")
+
+    assert re.search(r"Warning: \d+% of llama3.1:8b-instruct lies on the graphics card.*4-bit form", done.stderr)
+    assert doctor.exit_code == REFUSED
+    assert re.search(r"^DO   Loaded: \d+% of .*\n     Load it with a smaller context", doctor.stdout, re.MULTILINE)
+
+
+def test_nothing_loaded_is_an_answer(untouched):
+    assert untouched.done("running").stdout == "Nothing is loaded.\n"
+
+
+def test_a_load_that_cannot_be_is_refused_with_its_reason(untouched):
+    missing = untouched.run("load", ONE_B)
+    wrong = untouched.run("load", ONE_B, "--keep-alive", "soon")
+
+    assert (missing.exit_code, wrong.exit_code) == (REFUSED, WRONG_USE)
+    assert "is not installed" in missing.stderr
+    assert "no length of time" in wrong.stderr
+
+
+def test_the_doctor_says_that_ollama_is_down_and_exits_with_its_code(direct, simulator):
+    simulator.stop()
+
+    done = direct.run("doctor")
+
+    assert done.exit_code == NO_OLLAMA
+    assert re.search(r"^DO   Ollama: Ollama does not answer", done.stdout, re.MULTILINE)
+
+
+def test_the_check_names_each_thing_that_would_make_it_fit(untouched):
+    told = untouched.done("check", EIGHT_B, "--vram", "5.4").stdout
+
+    assert "- With a context of 2,048 tokens it needs 5.26 GiB, and fits." in told
+    assert "more must be free: close other programs" in told
 
 
 # --- downloads -------------------------------------------------------------------------------------------------------

@@ -201,6 +201,7 @@ def test_a_look_that_hangs_delays_nobody_and_is_not_doubled(probe, machine, cloc
     assert waited_s < 1  # 200 ms are promised; a machine that is busy with other tests may take longer to wake us
     assert [name(first), name(second)] == [None, None]
     assert set(second.sources.values()) == {"unknown: the machine is being looked at"}
+    assert second.pending
     assert machine.looks == 1
     assert [looker.daemon and looker.is_alive() for looker in machine.lookers] == [True]
 

@@ -25,6 +25,10 @@ class Recording:
             raise answer
         return Reply(200, json.dumps(answer).encode())
 
+    def lines(self, method, target, body):
+        self.sent.append((method, target, None if body is None else json.loads(body)))
+        yield from (json.dumps(answer).encode() for answer in self.answers)
+
     def close(self):
         pass
 
@@ -111,6 +115,43 @@ def test_what_is_told_of_an_inference_is_sent():
     assert transport.sent == [("POST", "/usage", event)]
 
 
+def test_a_load_yields_what_is_waited_for_and_then_the_answer():
+    transport = Recording({"phase": "loading", "seconds": 1.0}, {**GOOD, "model": "m"})
+
+    steps = list(RestClient(transport).load("m", "5m", 2048))
+
+    assert steps == [{"phase": "loading", "seconds": 1.0}, {**GOOD, "model": "m"}]
+    assert transport.sent == [("POST", "/load", {"model": "m", "keep_alive": "5m", "context_tokens": 2048})]
+
+
+def test_a_load_that_is_refused_is_a_problem():
+    refusal = {"success": False, "code": "model_not_installed", "error": "No."}
+
+    with pytest.raises(Problem) as refused:
+        list(RestClient(Recording({"phase": "loading", "seconds": 0.0}, refusal)).load("m"))
+
+    assert refused.value.code == "model_not_installed"
+
+
+def test_lines_are_yielded_as_they_come_over_http():
+    def script(connection):
+        request = connection.receive()
+        assert request.headers["accept"] == "application/x-ndjson"
+        body = b'{"phase": "loading", "seconds": 0.0}\n' + json.dumps(GOOD).encode() + b"\n"
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n" + body)
+
+    steps = asked(script, lambda client: list(client.load("m")))
+
+    assert steps == [{"phase": "loading", "seconds": 0.0}, GOOD]
+
+
+def test_a_first_look_at_the_machine_is_waited_for_only_as_long_as_is_said():
+    looking, seen = {**GOOD, "pending": True}, {**GOOD, "pending": False}
+
+    assert RestClient(Recording(looking, seen)).hardware(wait_s=30.0) == seen
+    assert RestClient(Recording(looking, seen)).hardware() == looking
+
+
 def test_zero_is_a_figure_like_any_other():
     transport = Recording()
 
@@ -125,7 +166,7 @@ def test_a_body_is_declared_as_json_and_a_token_goes_with_it():
     assert (request.method, request.path) == ("POST", "/api/model/switch")
     assert request.headers["content-type"] == "application/json"
     assert request.headers["authorization"] == "Bearer open-sesame"
-    assert request.json == {"model": "m", "require_fit": False}
+    assert request.json == {"model": "m", "require_fit": False, "load": False}
 
 
 def test_no_token_is_sent_that_nobody_gave():

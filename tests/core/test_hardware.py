@@ -48,6 +48,7 @@ def test_a_machine_goes_out_as_the_api_draws_it():
         "sources": {"gpus": "NVML", "memory": "psutil", "disk": "OLLAMA_MODELS"},
         "checked_at": "2026-11-20T10:00:00.000000Z",
         "age_seconds": 1.5,
+        "pending": False,
     }
 
 
