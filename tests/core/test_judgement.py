@@ -1,0 +1,267 @@
+"""A winner is named only where chance alone would hardly show as much, and the reckoning is that of the textbooks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
+from math import comb
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_core.judgement import (
+    ALPHA,
+    LEAST,
+    judge,
+    judge_rates,
+    least_of_each,
+    newcombe_interval,
+    p_of_rates,
+    p_of_values,
+    wilson_interval,
+)
+
+Z95 = 1.959963984540054
+
+
+def p(one, other):
+    return p_of_values(Counter(one), Counter(other))
+
+
+def judged(higher_is_better=False, **samples):
+    return judge({model: Counter(values) for model, values in samples.items()}, higher_is_better=higher_is_better)
+
+
+# --- the test of Mann and Whitney ------------------------------------------------------------------------------------
+
+# What scipy.stats.mannwhitneyu (1.17.1) says.
+OF_SCIPY = {
+    "all apart": ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], 0.007936507936507936),
+    "mixed": ([1.1, 2.3, 3.7, 4.2, 9.5], [2.2, 3.9, 5.1, 6.6, 7.3, 8.8], 0.42857142857142855),
+    "8 and 9": (
+        [3.1, 0.2, 4.4, 1.7, 2.8, 6.0, 5.5, 7.1],
+        [6.3, 2.9, 8.8, 9.1, 4.9, 7.7, 5.2, 3.3, 8.1],
+        0.059234882764294526,
+    ),
+    "many, with ties": ([1] * 10 + [2] * 20 + [3] * 5, [1] * 4 + [2] * 15 + [3] * 20, 0.0007456278366854182),
+    "many, shifted": (list(range(30)), [number + 4.5 for number in range(25)], 0.4027596942538769),
+    "many, the same": ([1, 2, 3] * 10, [1, 2, 3] * 8, 1.0),
+    "all but one the same": ([1.0] * 12, [1.0] * 11 + [2.0], 0.3593173383295707),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "known"), OF_SCIPY.values(), ids=OF_SCIPY)
+def test_the_test_gives_what_others_get(one, other, known):
+    assert p(one, other) == pytest.approx(known, rel=1e-12)
+    assert p(other, one) == pytest.approx(known, rel=1e-12)
+
+
+def pairs_won(one, other):
+    return sum((a > b) + (a == b) / 2 for a in one for b in other)
+
+
+small = st.lists(st.integers(0, 4), min_size=1, max_size=5)
+
+
+@given(small, small)
+def test_of_few_values_every_way_of_dealing_them_out_is_counted(one, other):
+    together, middle = [*one, *other], len(one) * len(other) / 2
+    far, ways = abs(pairs_won(one, other) - middle), 0
+    for dealt in combinations(range(len(together)), len(one)):
+        here = [together[place] for place in dealt]
+        there = [value for place, value in enumerate(together) if place not in dealt]
+        ways += abs(pairs_won(here, there) - middle) >= far
+
+    assert p(one, other) == pytest.approx(ways / comb(len(together), len(one)))
+
+
+def test_values_that_are_all_the_same_differ_in_nothing():
+    assert p([1] * 5, [1] * 5) == 1.0
+    assert p([1] * 500, [1] * 500) == 1.0
+
+
+def test_a_million_values_are_no_more_work_than_their_buckets():
+    assert p_of_values({1.0: 10**6, 2.0: 10**6}, {1.0: 10**6, 2.0: 10**6 + 10**4}) < 0.001
+    assert p_of_values({1.0: 10**15}, {2.0: 10**15}) == 0.0
+
+
+# --- who is ahead ----------------------------------------------------------------------------------------------------
+
+
+def test_the_one_that_is_clearly_better_wins():
+    found = judged(fast=[1.0, 1.1, 1.2, 1.3, 1.4], slow=[2.0, 2.1, 2.2, 2.3, 1.35])
+
+    assert (found.winner, found.word, found.sizes) == ("fast", "real", {"fast": 5, "slow": 5})
+    assert found.text == "fast beats slow in 96 of 100 pairs, and chance alone would show as much in 2 of 100 cases."
+
+
+def test_where_more_is_better_the_other_one_wins():
+    assert judged(fast=range(5), slow=range(9, 14), higher_is_better=True).winner == "slow"
+    assert judged(fast=range(5), slow=range(9, 14), higher_is_better=False).winner == "fast"
+
+
+def test_what_chance_would_show_as_well_is_no_win():
+    found = judged(one=[1.0, 1.4, 1.2, 1.9, 1.1], other=[1.3, 1.5, 1.05, 2.0, 1.6])
+
+    assert (found.winner, found.word) == (None, "noise")
+    assert found.p_value > ALPHA
+    assert found.text.startswith("No difference that can be told from chance: one beats other in 68 of 100 pairs")
+
+
+def test_one_outlier_decides_nothing():
+    usual = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+
+    assert judged(one=usual, other=[*usual[:-1], 10**9]).winner is None
+
+
+@pytest.mark.parametrize("few", [[], [1.0], [1.0] * (LEAST - 1)])
+def test_too_few_values_tell_nothing_however_far_apart_they_are(few):
+    found = judged(one=few, other=[9.0] * 100)
+
+    assert (found.winner, found.word, found.p_value) == (None, "too_few", None)
+    assert f"one has {len(few) or 'none'}, other has 100; {LEAST} of each are needed." in found.text
+
+
+@pytest.mark.parametrize("rivals", range(1, 10))
+def test_as_few_as_are_asked_for_can_be_proof(rivals):
+    size = least_of_each(rivals)
+    samples = {f"m{number}": Counter(range(100 * number, 100 * number + size)) for number in range(rivals + 1)}
+
+    assert judge(samples, higher_is_better=False).winner == "m0"
+
+
+def test_of_several_the_best_must_beat_each_of_the_others():
+    slow, best, near = range(50, 60), range(10), [number + 0.5 for number in range(10)]
+
+    assert judged(slow=slow, best=best).winner == "best"
+    found = judged(slow=slow, best=best, near=near)
+    assert (found.winner, found.word) == (None, "noise")
+    assert "best beats near" in found.text
+
+
+def test_who_is_beaten_by_one_is_no_winner_though_ahead_of_all_together():
+    steady, changing, low = {10: 1000}, {11: 550, 0: 450}, {1: 1000}
+
+    found = judge({"steady": steady, "changing": changing, "low": low}, higher_is_better=True)
+
+    assert found.winner is None
+    assert "steady beats changing in 45 of 100 pairs" in found.text
+
+
+def test_the_more_others_there_are_the_clearer_the_difference_must_be():
+    best, others = range(10), [number + 4.6 for number in range(10)]
+    assert judged(best=best, other=others).winner == "best"
+
+    rivals = {f"rival{number}": [value + number / 100 for value in others] for number in range(9)}
+
+    assert judged(best=best, **rivals).winner is None
+
+
+many = st.lists(st.integers(0, 30), min_size=LEAST, max_size=15)
+
+
+@given(many, many, st.booleans())
+def test_it_does_not_matter_who_is_named_first(one, other, higher_is_better):
+    first = judged(one=one, other=other, higher_is_better=higher_is_better)
+    second = judged(other=other, one=one, higher_is_better=higher_is_better)
+
+    assert (first.winner, first.p_value) == (second.winner, second.p_value)
+
+
+@given(many, many)
+def test_a_winner_beats_the_other_in_most_pairs_and_by_more_than_chance(one, other):
+    found = judged(one=one, other=other, higher_is_better=True)
+
+    winner = {"one": (one, other), "other": (other, one)}.get(found.winner)
+    assert (found.winner is None) == (found.p_value > ALPHA)
+    if winner:
+        assert pairs_won(*winner) > len(one) * len(other) / 2
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.integers(0, 9), max_size=12), min_size=2), st.booleans())
+def test_whatever_is_compared_the_judgement_is_whole(samples, higher_is_better):
+    found = judged(**samples, higher_is_better=higher_is_better)
+
+    assert (found.winner is not None) == (found.word == "real")
+    assert (found.p_value is None) == (found.word == "too_few")
+    assert found.text.endswith(".")
+    assert found.sizes == {model: len(values) for model, values in samples.items()}
+
+
+def test_one_model_alone_is_not_compared():
+    with pytest.raises(ValueError, match="two models"):
+        judged(one=range(9))
+    with pytest.raises(ValueError, match="two models"):
+        judge_rates({"one": (9, 9)})
+
+
+@pytest.mark.parametrize(
+    ("apart", "cases"), [(40, "fewer than 1 of 1,000 cases"), (8, "4 of 1,000 cases"), (6, "3 of 100 cases")]
+)
+def test_how_often_chance_would_show_as_much_is_said_in_whole_cases(apart, cases):
+    found = judged(one=range(30), other=[number + apart - 0.5 for number in range(30)])
+
+    assert found.text.endswith(f"{cases}.")
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+# Newcombe 1998, table II, method 10; the last is that of statsmodels 0.15.
+OF_NEWCOMBE = [
+    ((56, 70), (48, 80), 0.0524, 0.3339),
+    ((9, 10), (3, 10), 0.1705, 0.8090),
+    ((6, 7), (2, 7), 0.0582, 0.8062),
+    ((5, 56), (0, 29), -0.0381, 0.1926),
+    ((0, 10), (0, 20), -0.1611, 0.2775),
+    ((10, 10), (0, 20), 0.6791, 1.0000),
+    ((98, 100), (88, 100), 0.0293, 0.1795),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "low", "high"), OF_NEWCOMBE)
+def test_the_interval_of_two_rates_is_that_of_its_author(one, other, low, high):
+    assert [round(bound, 4) for bound in newcombe_interval(one, other, Z95)] == [low, high]
+
+
+@pytest.mark.parametrize(
+    ("won", "tries", "low", "high"), [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)]
+)
+def test_the_interval_of_one_rate_is_that_of_its_author(won, tries, low, high):
+    assert [round(bound, 4) for bound in wilson_interval(won, tries, Z95)] == [low, high]
+
+
+rates = st.integers(1, 500).flatmap(lambda tries: st.tuples(st.integers(0, tries), st.just(tries)))
+
+
+@given(rates, rates)
+def test_chance_is_ruled_out_exactly_where_the_interval_leaves_out_zero(one, other):
+    low, high = newcombe_interval(one, other, Z95)
+
+    if abs(low) > 1e-9 and abs(high) > 1e-9:
+        assert (p_of_rates(one, other) < 0.05) == (low > 0 or high < 0)
+    assert p_of_rates(one, other) == p_of_rates(other, one)
+
+
+def test_who_succeeds_more_often_wins():
+    found = judge_rates({"seldom": (80, 100), "often": (98, 100)})
+
+    assert (found.winner, found.sizes) == ("often", {"often": 100, "seldom": 100})
+    assert found.text.startswith("often succeeded in 98 of 100 uses, seldom in 80 of 100, and chance alone")
+
+
+def test_a_failure_more_or_less_is_no_difference():
+    assert judge_rates({"one": (19, 20), "other": (20, 20)}).word == "noise"
+    assert judge_rates({"one": (20, 20), "other": (20, 20)}).p_value == 1.0
+
+
+def test_a_rate_of_too_few_uses_tells_nothing():
+    found = judge_rates({"one": (4, 4), "other": (0, 100)})
+
+    assert (found.winner, found.word) == (None, "too_few")
+    assert judge_rates({"one": (5, 5), "other": (0, 100)}).winner == "one"
+    assert judge_rates({"one": (0, 0), "other": (5, 5)}).word == "too_few"
+
+
+def test_the_rates_of_millions_are_told_apart():
+    assert judge_rates({"one": (10**15, 10**15), "other": (10**15 // 2, 10**15)}).p_value == 0.0
