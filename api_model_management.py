@@ -27,6 +27,7 @@ from api_model_guard import Guard
 from api_model_problems import Problems
 from api_model_requests import (
     Check,
+    Compare,
     Download,
     DownloadQuery,
     ImportQuery,
@@ -131,6 +132,7 @@ class ModelApi:
             ("/hardware", "GET", self.hardware),
             ("/statistics", "GET", self.statistics),
             ("/usage", "POST", self.usage),
+            ("/compare", "POST", self.compare),
             ("/export", "GET", self.export),
             ("/export", "POST", self.export_to_path),
             ("/import", "POST", self.import_document),
@@ -394,6 +396,11 @@ class ModelApi:
         told = asked.model_dump(exclude={"model"})
         self._manager.record_usage(asked.model, **told)
         return self._answer({"recorded": 1})
+
+    def compare(self) -> Response:
+        """What is on record of several models, side by side, and in what one is ahead."""
+        asked = read_body(Compare)
+        return self._answer_as_seen(self._manager.compare(asked.models, asked.metrics).model_dump(mode="json"))
 
     # --- care of the data --------------------------------------------------------------------------------------------
 

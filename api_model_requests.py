@@ -169,6 +169,13 @@ class Event(OneModel):
     task: str | None = None
 
 
+class Compare(Asked):
+    """Which models, in what."""
+
+    models: list[str]
+    metrics: list[str] | None = None
+
+
 class ImportQuery(Asked):
     """How a document is taken over."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -389,6 +389,20 @@ class Display:
             right=("Uses", "Succeeded", "Mean", "Tokens/s", "Quality"),
         )
 
+    def comparison(self, answer: Json) -> None:
+        """Show models side by side, and a line on who is ahead in what."""
+        columns = [_COMPARED[metric] for metric in answer["metrics"]]
+        columns += [_MEANS[metric] for metric in answer["metrics"] if metric in _MEANS]
+        self._table(
+            ["Model", *(heading for heading, _ in columns)],
+            [(row["model"], *(cell(row["figures"]) for _, cell in columns)) for row in answer["rows"]],
+            right=[heading for heading, _ in columns],
+        )
+        if answer["winners"]:
+            self._say("")
+        for metric, judgement in answer["winners"].items():
+            self._say(f"{_WON[metric]}: {judgement['text']}")
+
     def recorded(
         self,
         name: str,
@@ -693,3 +707,35 @@ def _duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+# --- models side by side ---------------------------------------------------------------------------------------------
+
+
+def _cell(
+    metric: str, words: Callable[[float], str], value: str = "value", size: str = "size"
+) -> Callable[[Json], str]:
+    """Return what writes a figure of a row, with how many uses it rests on."""
+
+    def cell(figures: Json) -> str:
+        figure = figures[metric]
+        return NOTHING if figure[value] is None else f"{words(figure[value])} ({figure[size]:,})"
+
+    return cell
+
+
+# By metric the heading and the cells of its column. Means are least needed, so that they are the first to be left out.
+_COMPARED: Mapping[str, tuple[str, Callable[[Json], str]]] = {
+    "success_rate": ("Succeeded", _cell("success_rate", _share)),
+    "inference_time": ("Median", _cell("inference_time", _seconds)),
+    "tokens_per_second": ("Tokens/s", _cell("tokens_per_second", _figure)),
+    "quality_score": ("Quality", _cell("quality_score", _figure)),
+    "usage_count": ("Uses", lambda figures: f"{figures['usage_count']['value']:,.0f}"),
+}
+_MEANS = {"inference_time": ("Mean", _cell("inference_time", _seconds, "mean", "mean_size"))}
+_WON = {
+    "success_rate": "Most reliable",
+    "inference_time": "Quickest",
+    "tokens_per_second": "Most tokens a second",
+    "quality_score": "Best answers",
+}

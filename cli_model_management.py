@@ -62,6 +62,7 @@ LOOK_S = 3.0
 
 PURPOSES = ("speed", "balanced", "quality", "specialized")
 PRIORITIES = ("speed", "balanced", "quality")
+METRICS = ("success_rate", "inference_time", "tokens_per_second", "quality_score", "usage_count")
 
 
 # --- how a command meets the face ------------------------------------------------------------------------------------
@@ -748,6 +749,23 @@ def record(
         answer,
         lambda to, _: to.recorded(name, seconds, failed=failed, tokens=tokens, quality=quality, task=task),
     )
+
+
+@commands.command()
+@click.argument("names", type=model_name, nargs=-1, required=True, metavar="MODEL MODEL...")
+@click.option("--metric", "metrics", multiple=True, type=click.Choice(METRICS), help="Only in this; may be repeated.")
+@click.pass_obj
+def compare(here: Terminal, names: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Put what is on record of several models side by side.
+
+    How many uses a figure rests on stands beside it. Somebody is ahead only where chance alone would hardly show as
+    much; whether the models had the same work, the record cannot say.
+
+    \b
+    Example: junmai-models compare llama3.2:1b-instruct llama3.1:8b-instruct
+    Example: junmai-models compare llama3.2:1b-instruct llama3.1:8b-instruct --metric quality_score
+    """
+    here.show(here.service.compare(names, metrics), lambda to, shown: to.comparison(shown))
 
 
 # --- care of the data ------------------------------------------------------------------------------------------------

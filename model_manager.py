@@ -34,6 +34,7 @@ from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
     advice,
+    comparison,
     doctor,
     downloads,
     exchange,
@@ -53,6 +54,7 @@ from model_core import (
 from model_core import hardware as machine
 from model_core.advice import Fit
 from model_core.budget import Budget, budget
+from model_core.comparison import Comparison
 from model_core.doctor import Diagnosis, Facts
 from model_core.document import DocumentCodec, new_model, read_import, remember
 from model_core.errors import (
@@ -824,6 +826,19 @@ class ModelManager:
     def get_all_statistics(self) -> dict[str, dict[str, Any]]:
         """Return what is on record of every model, as plain values."""
         return {name: found.model_dump() for name, found in self.all_statistics().items()}
+
+    def compare(self, models: Sequence[str], metrics: Sequence[str] | None = None) -> Comparison:
+        """Return what is on record of 2 to 10 models side by side, and in what one is ahead by more than chance.
+
+        metrics  of success_rate, inference_time, tokens_per_second, quality_score, usage_count; None: all of them
+
+        Raises InvalidRequest, ModelNotFound.
+        """
+        wanted, said = comparison.check_metrics(metrics), comparison.check_models(models)
+        picture, _ = self._look()
+        meant = [_known_name(picture, name) for name in said]
+        comparison.check_different(said, meant)
+        return comparison.compare({name: picture.usage_of(name) for name in meant}, wanted)
 
     # --- care of the data --------------------------------------------------------------------------------------------
 

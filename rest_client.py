@@ -441,6 +441,10 @@ class RestClient:
             task=task,
         )
 
+    def compare(self, names: Iterable[str], metrics: Iterable[str] = ()) -> Json:
+        """What is on record of several models, side by side; without metrics, in all of them."""
+        return self._post("/compare", models=list(names), metrics=list(metrics) or None)
+
     # --- care of the data --------------------------------------------------------------------------------------------
 
     def export(self) -> bytes:

@@ -15,7 +15,15 @@ from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
 from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
 from model_core.profiles import Profiles
-from model_core.records import CatalogEntry, Document, InstalledModel, ModelMetadata, RunningModel, StoredModel
+from model_core.records import (
+    CatalogEntry,
+    Document,
+    InstalledModel,
+    ModelMetadata,
+    RunningModel,
+    StoredModel,
+    Usage,
+)
 from model_core.speed import estimate
 from model_core.usage import Statistics
 
@@ -156,6 +164,10 @@ class Picture:
     def statistics(self, name: str, today: str) -> Statistics:
         """Return what is on record of one model; today, in UTC, as 2026-11-27."""
         return usage.statistics(self.stored(name), installed=name in self._names, today=today)
+
+    def usage_of(self, name: str) -> Usage:
+        """Return all that is on record of one model as one sum."""
+        return usage.whole(self.stored(name).history)
 
     @cached_property
     def _names(self) -> frozenset[str]:

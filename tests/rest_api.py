@@ -52,6 +52,7 @@ ROUTES: dict[tuple[str, str], Any] = {
     ("GET", "/hardware"): None,
     ("GET", "/statistics"): None,
     ("POST", "/usage"): {"model": ONE_B, "inference_time": 1.5},
+    ("POST", "/compare"): {"models": [ONE_B, THREE_B]},
     ("GET", "/export"): None,
     ("POST", "/export"): {"output_file": "export.json"},
     ("POST", "/import"): {"models": {}},

@@ -130,7 +130,7 @@ def test_every_route_is_in_the_table_of_the_tests(shared):
 ANSWERED = [
     *(("GET", "/list"), ("GET", "/installed"), ("GET", f"/info/{ONE_B}"), ("GET", "/current"), ("GET", "/health")),
     *(("GET", "/statistics"), ("GET", f"/statistics?model={ONE_B}"), ("POST", "/recommend")),
-    ("POST", "/check_compatibility"),
+    *(("POST", "/check_compatibility"), ("POST", "/compare")),
 ]
 NOT_ANSWERED = [("POST", "/switch"), ("DELETE", "/delete"), ("POST", "/sync"), ("POST", "/download")]
 WITHOUT_OLLAMA = [("GET", "/downloads"), ("POST", "/usage"), ("GET", "/export"), ("POST", "/import")]
@@ -151,7 +151,7 @@ def left_alone(simulator, tmp_path):
 
 @pytest.mark.parametrize(("method", "path"), ANSWERED)
 def test_while_ollama_is_down_what_was_last_known_is_answered_and_marked(left_alone, method, path):
-    answer = well(left_alone.ask(method, path, {"model": ONE_B} if "check" in path else None))
+    answer = well(left_alone.ask(method, path, ROUTES.get((method, path))))
 
     assert answer["ollama"]["reachable"] is False
     assert answer["ollama"]["checked_at"].startswith("20")
@@ -717,6 +717,43 @@ def test_more_than_a_thousand_events_are_refused(api):
     assert api.get(f"/statistics?model={ONE_B}")["statistics"]["usage_count"] == 0
 
 
+def test_models_are_compared_side_by_side(api):
+    api.post("/usage", [{"model": ONE_B, "inference_time": 1.0 + place / 100} for place in range(9)])
+    api.post("/usage", [{"model": THREE_B, "inference_time": 3.0 + place / 100} for place in range(8)])
+
+    answer = api.post("/compare", {"models": [THREE_B, ONE_B], "metrics": ["inference_time", "usage_count"]})
+
+    assert (answer["models"], answer["metrics"]) == ([THREE_B, ONE_B], ["inference_time", "usage_count"])
+    assert [row["model"] for row in answer["rows"]] == [THREE_B, ONE_B]
+    assert [row["figures"]["inference_time"]["size"] for row in answer["rows"]] == [8, 9]
+    judgement = answer["winners"]["inference_time"]
+    assert (judgement["winner"], judgement["word"]) == (ONE_B, "real")
+    assert judgement["sizes"] == {THREE_B: 8, ONE_B: 9}
+    assert f"{ONE_B} beats {THREE_B} in 100 of 100 pairs" in judgement["text"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "models"),
+        ({"models": [ONE_B]}, "models"),
+        ({"models": [ONE_B] * 11}, "models"),
+        ({"models": ONE_B}, "models"),
+        ({"models": [ONE_B, 7]}, "models.1"),
+        ({"models": [ONE_B, ONE_B_TAG]}, "models.1"),
+        ({"models": [ONE_B, THREE_B], "metrics": ["beauty"]}, "metrics.0"),
+        ({"models": [ONE_B, THREE_B], "metrics": "quality_score"}, "metrics"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_by_its_field(shared, body, field):
+    assert problem(shared.ask("POST", "/compare", body), "invalid_request", 400)["field"] == field
+
+
+def test_a_model_that_nobody_knows_is_not_compared(shared):
+    problem(shared.ask("POST", "/compare", {"models": [ONE_B, "nobody/knows:it"]}), "model_not_found", 404)
+    problem(shared.ask("POST", "/compare", {"models": [ONE_B, "a b"]}), "invalid_model_name", 400)
+
+
 # --- care of the data ------------------------------------------------------------------------------------------------
 
 
@@ -853,6 +890,7 @@ FIELDS_OF = {
     "/recommend": ("available_vram_gb", "priority", "context_tokens", "needs", "installed_only"),
     "/check_compatibility": ("model", "quantization", "available_vram_gb", "context_tokens"),
     "/usage": ("model", "inference_time", "success", "tokens", "quality_score", "task"),
+    "/compare": ("models", "metrics"),
     "/import": ("models", "custom", "current_model", "format", "installation_id", "checksum", "last_updated"),
     "/downloads/none/move": ("position",),
 }

@@ -386,6 +386,34 @@ def test_what_was_never_told_is_shown_as_nothing():
     assert len(text.splitlines()) == 2
 
 
+def compared(width=80, **winners):
+    def figure(value, size, **more):
+        return {"value": value, "size": size, **more}
+
+    row = {
+        "success_rate": figure(0.98, 1200),
+        "inference_time": figure(1.4, 1100, mean=1.5, mean_size=1150),
+        "tokens_per_second": figure(None, 0),
+        "quality_score": figure(4.25, 7),
+        "usage_count": figure(1200.0, 1200),
+    }
+    answer = {"metrics": list(row), "rows": [{"model": NAME, "figures": row}], "winners": winners}
+    return shown(lambda display: display.comparison(answer), width).splitlines()
+
+
+def test_beside_each_figure_stands_how_many_uses_it_rests_on():
+    cells = [NAME, "98 % (1,200)", "1.40 s (1,100)", "-", "4.2 (7)", "1,200", "1.50 s (1,150)"]
+
+    assert re.split(r"  +", compared(width=100)[1]) == cells
+    assert re.split(r"  +", compared(width=80)[1]) == cells[:-1]
+
+
+def test_of_each_metric_a_line_says_who_is_ahead():
+    lines = compared(success_rate={"text": "a beats b."}, quality_score={"text": "Too few values to tell."})
+
+    assert lines[2:] == ["", "Most reliable: a beats b.", "Best answers: Too few values to tell."]
+
+
 # --- notes -----------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from app import create_app
 from cli_model_management import (
     EXIT_CODES,
     INTERRUPTED,
+    METRICS,
     NO_OLLAMA,
     PRIORITIES,
     PURPOSES,
@@ -36,6 +37,7 @@ from cli_model_management import (
     commands,
     main,
 )
+from model_core.comparison import METRICS as COMPARED
 from model_core.errors import InvalidRequest, ModelManagerError, OllamaTimeout, OllamaUnavailable
 from model_core.recommender import Criteria
 from model_core.records import ModelPurpose
@@ -260,6 +262,9 @@ TABLE = {
     "unload": Case(["unload", ONE_B], rf"^{ONE_B} has left the memory\.$", None, ["load", ONE_B]),
     "hardware": Case(["hardware"], r"^Card +Simulated card(.*\n)*Advice counts on 8 GiB \(probe\)\.$", "/hardware"),
     "doctor": Case(["doctor"], r"^note Ollama: .*\n(.*\n)*Nothing needs to be done\.$"),
+    "compare": Case(
+        ["compare", ONE_B, EIGHT_B], rf"^{ONE_B} +100 % \(1\) +1\.50 s \(1\)(.*\n)+^Quickest: Too few values"
+    ),
     "sync": Case(["sync"], r"models are installed\.$"),
     "export": Case(["export", "-"], r'"checksum": "sha256:'),
     "import": Case(["import", "export.json", "--dry-run"], r"^Uses on record: \d+ before, \d+ after\.", None, EXPORTED),
@@ -349,6 +354,7 @@ def test_a_service_and_the_terminal_beside_it_see_the_same(service, direct):
 
 def test_the_words_of_the_options_are_those_of_the_core():
     assert tuple(ModelPurpose) == PURPOSES
+    assert tuple(COMPARED) == METRICS
     assert set(PRIORITIES) == set(get_args(Criteria.model_fields["priority"].annotation))
 
 
@@ -501,6 +507,8 @@ REFUSALS = {
     "better than the best": (["record", ONE_B, "1", "--quality", "6"], "invalid_request", WRONG_USE, "quality_score"),
     "a task of no text": (["record", ONE_B, "1", "--task", "a\udcff"], "invalid_request", WRONG_USE, "body"),
     "less than nothing": (["list", "--max-vram", "-1"], "invalid_request", WRONG_USE, "from 0 to"),
+    "one model alone": (["compare", ONE_B], "invalid_request", WRONG_USE, "2 to 10 models"),
+    "one model twice": (["compare", ONE_B, f"{ONE_B}-q4_K_M"], "invalid_request", WRONG_USE, "are the same model"),
     "no context": (["check", ONE_B, "--context", "0"], "invalid_request", WRONG_USE, "context_tokens"),
     "no document": (["import", "-"], "invalid_request", WRONG_USE, "Hand in what export wrote."),
 }
@@ -528,6 +536,8 @@ WRONG = {
     "bytes that are no text": ["info", "a\udcff"],
     "no such purpose": ["list", "--purpose", "beauty"],
     "no number": ["record", ONE_B, "soon"],
+    "nothing to compare": ["compare"],
+    "no such metric": ["compare", ONE_B, EIGHT_B, "--metric", "beauty"],
     "half a token": ["record", ONE_B, "1", "--tokens", "0.5"],
     "no such file": ["import", "not-there.json"],
     "a place before the first": ["downloads", "move", "d1", "-1"],

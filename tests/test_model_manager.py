@@ -1014,6 +1014,32 @@ def test_a_record_that_cannot_be_kept_is_an_error(disk, manager):
         manager.record_usage(MODEL, 1.0)
 
 
+# --- side by side ----------------------------------------------------------------------------------------------------
+
+
+def test_models_are_compared_by_what_is_on_record_under_any_of_their_names(manager):
+    manager.record_events([{"model": MODEL, "inference_time": 1.0}] * 6 + [{"model": OTHER, "inference_time": 9.0}] * 6)
+
+    found = manager.compare([TAG, OTHER], ["inference_time"])
+
+    assert found.models == (MODEL, OTHER)
+    assert found.winners["inference_time"].winner == MODEL
+
+
+def test_models_are_compared_while_ollama_is_down(managers, nobody):
+    found = managers(nobody).compare([MODEL, OTHER])
+
+    assert {row.figures["success_rate"].text for row in found.rows} == {"never used"}
+
+
+def test_what_cannot_be_compared_is_refused(manager):
+    for models, metrics in (([MODEL], None), ([MODEL, TAG], None), ([MODEL, 7], None), ([MODEL, OTHER], ["beauty"])):
+        with pytest.raises(InvalidRequest):
+            manager.compare(models, metrics)
+    with pytest.raises(ModelNotFound):
+        manager.compare([MODEL, "nobody"])
+
+
 # --- advice ----------------------------------------------------------------------------------------------------------
 
 

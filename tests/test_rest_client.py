@@ -106,6 +106,18 @@ def test_what_is_not_said_is_not_sent():
     ]
 
 
+def test_models_are_named_in_their_order_to_be_compared():
+    transport = Recording()
+
+    RestClient(transport).compare(("b", "a"))
+    RestClient(transport).compare(["b", "a"], ["quality_score"])
+
+    assert transport.sent == [
+        ("POST", "/compare", {"models": ["b", "a"]}),
+        ("POST", "/compare", {"models": ["b", "a"], "metrics": ["quality_score"]}),
+    ]
+
+
 def test_what_is_told_of_an_inference_is_sent():
     transport = Recording()
 
