@@ -135,6 +135,7 @@ class HardwareProbe:
         """Look at nothing yet."""
         self._is_local, self._now_text, self._monotonic, self._read = is_local, now_text, monotonic, read
         self._seen: tuple[Hardware, _Look] | None = None
+        self._is_old = False
         self._start_anew()
         _probes.add(self)
 
@@ -152,11 +153,17 @@ class HardwareProbe:
         if not self._is_local:
             return hardware.elsewhere()
         with self._lock:
-            if self._seen is not None and self._age_s(self._seen[1]) < FRESH_S:
+            is_fresh = self._seen is not None and self._age_s(self._seen[1]) < FRESH_S
+            if is_fresh and not self._is_old:
                 return self._last_seen()
             look = self._under_way or self._begin()
         look.done.wait(max(0.0, PATIENCE_S - self._age_s(look)))
         return self._last_seen()
+
+    def forget(self) -> None:
+        """Take what was seen for old: something has just been loaded, or let go."""
+        with self._lock:
+            self._is_old = True
 
     def _age_s(self, look: _Look) -> float:
         return self._monotonic() - look.began_s
@@ -170,6 +177,7 @@ class HardwareProbe:
         )
 
     def _begin(self) -> _Look:
+        self._is_old = False
         look = self._under_way = _Look(self._monotonic(), self._now_text())
         try:
             threading.Thread(target=self._run, args=(look,), name="hardware-probe", daemon=True).start()

@@ -420,6 +420,7 @@ class ModelManager:
                 self._change(lambda document: _with_context(document, meant.name, context_tokens))
         context = context_tokens or self.context_of(meant.name)
         done = self._runners.load(meant.name, digest, context, keep_alive, on_phase)
+        self._probe.forget()
         picture = self._counted(self._runners.look(), {digest: done.seconds})
         now = picture.running(done.runner, self._has_card()) if done.runner else None
         return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now)
@@ -436,6 +437,7 @@ class ModelManager:
             raise ModelNotInstalled(meant.name)
         going = [runner.name for runner in self._runners.ask() if runner.digest in digests]
         is_gone = self._runners.unload(going, digests)
+        self._probe.forget()
         return loading.unloaded(meant.name, bool(going), is_gone)
 
     def context_of(self, name: str) -> int:
@@ -692,7 +694,7 @@ class ModelManager:
         if not self.is_simulated():
             return self._probe.look()
         try:
-            return machine.simulated(*self.client.simulated_card())
+            return machine.simulated(*self._runners.simulated_card())
         except OllamaError as error:
             return machine.unknown(error.happened.rstrip("."))
 

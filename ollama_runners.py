@@ -49,6 +49,7 @@ class OllamaRunners:
     ) -> None:
         self._client, self._monotonic, self._unload_wait_s = client, monotonic, unload_wait_s
         self._seen: tuple[RunningModel, ...] = ()
+        self._card: tuple[int, int] | None = None
         self._asked_at = float("-inf")
         self._start_anew()
         _all.add(self)
@@ -85,8 +86,19 @@ class OllamaRunners:
         # The same answer stays the same object, so that what was made of it can be kept.
         if running != self._seen:
             self._seen = running
+        self._card = None
         self._asked_at = self._monotonic()
         return self._seen
+
+    def simulated_card(self) -> tuple[int, int]:
+        """Return the size of a simulated Ollama's card and what is free of it, as fresh as what is loaded.
+
+        Raises OllamaError.
+        """
+        self.look()
+        if self._card is None:
+            self._card = self._client.simulated_card()
+        return self._card
 
     def load(
         self,

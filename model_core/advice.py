@@ -9,7 +9,7 @@ from typing import Any
 
 from model_core import installed, usage
 from model_core.budget import Budget
-from model_core.candidates import Candidate, Criteria, candidate_of
+from model_core.candidates import SEEING, Candidate, Criteria, candidate_of
 from model_core.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -36,6 +36,10 @@ from model_core.speed import Speed, measured
 DEFAULT_QUANTIZATION = "q4"
 
 _NO_RECORD = StoredModel(name="")
+
+# So often must a model that no catalogue knows have worked here before it is recommended.
+SUCCESSES_THAT_PROVE = 5
+LARGEST_FOR_SPEED, LARGEST_FOR_BALANCED = 4_500_000_000, 20_000_000_000
 
 # The longest of the catalogues is 10 million (llama4 scout).
 MOST_CONTEXT_TOKENS = 16_777_216
@@ -180,6 +184,13 @@ def _experience(stored: StoredModel, digest: str | None, takes_unknown: bool) ->
     }
 
 
+def _purpose_by_size(parameters: int | None) -> ModelPurpose:
+    """Return what a model of this size is good for, as the catalogue sorts its own: 3B, 8B, and what is larger."""
+    if parameters is None or parameters <= LARGEST_FOR_SPEED:
+        return ModelPurpose.SPEED
+    return ModelPurpose.BALANCED if parameters <= LARGEST_FOR_BALANCED else ModelPurpose.QUALITY
+
+
 def _of_installed(
     model: InstalledModel,
     stored: StoredModel,
@@ -187,16 +198,23 @@ def _of_installed(
     gpu_shares: Mapping[str, float | None],
     entry: CatalogEntry | None = None,
 ) -> Candidate:
+    parameters, capabilities = installed.parameter_count(model.parameter_size), model.capabilities or ("completion",)
+    experience = _experience(stored, model.digest, takes_unknown=True)
+    purpose = entry.purpose if entry else stored.purpose
+    # Nobody has said what it is for (it may write code, or poems); that it does our work, it has shown by doing it.
+    has_proved = experience.get("success_count", 0) >= SUCCESSES_THAT_PROVE
+    if purpose is ModelPurpose.SPECIALIZED and SEEING not in capabilities and has_proved:
+        purpose = _purpose_by_size(parameters)
     return Candidate(
         name=entry.name if entry else model.name,
         memory=profiles.of_installed(model),
-        purpose=entry.purpose if entry else stored.purpose,
+        purpose=purpose,
         quantization=model.quantization_level,
-        parameters=installed.parameter_count(model.parameter_size),
-        capabilities=model.capabilities or ("completion",),
+        parameters=parameters,
+        capabilities=capabilities,
         installed=True,
         gpu_share=gpu_shares.get(model.digest),
-        **_experience(stored, model.digest, takes_unknown=True),
+        **experience,
     )
 
 

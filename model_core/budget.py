@@ -86,7 +86,7 @@ def _machine(hardware: Hardware, gpu: Gpu | None, running: Sequence[RunningModel
 
 def _card(hardware: Hardware, gpu: Gpu | None) -> Card | None:
     if gpu is None:
-        return Card(source="no graphics card: a processor of a desk") if hardware.gpus == () else None
+        return Card(source="there is no graphics card") if hardware.gpus == () else None
     if gpu.bandwidth_bytes_per_s is None:
         return None
     return Card(

@@ -253,10 +253,19 @@ def source_reason(criteria: Criteria) -> Reason | None:
 
 def format_speed(speed: Speed) -> str:
     """Return a speed as people read it, with where it comes from."""
-    rate = f"{speed.tokens_per_second:.3g} tokens a second"
+    rate = f"{format_rate(speed.tokens_per_second)} tokens a second"
     if speed.low is None or speed.high is None:
         return f"{rate} ({speed.source})"
-    return f"some {rate} ({speed.low:.2g} to {speed.high:.2g}, {speed.source})"
+    return f"some {rate} ({format_rate(speed.low)} to {format_rate(speed.high)}, {speed.source})"
+
+
+def format_rate(tokens_per_second: float) -> str:
+    """Return tokens a second as people read them.
+
+    >>> [format_rate(rate) for rate in (0.634, 5.53, 41.2, 4172.3)]
+    ['0.6', '5.5', '41', '4,172']
+    """
+    return f"{tokens_per_second:.1f}" if tokens_per_second < 10 else f"{tokens_per_second:,.0f}"
 
 
 def format_download(size_bytes: int) -> str:

@@ -86,7 +86,7 @@ def bar_of(candidate: Candidate, criteria: Criteria) -> Bar | None:
         # They are slower at text than their equals without eyes.
         return Bar("for_photos", "It is for looking at photos; ask for that (needs: vision) to have it considered.")
     if not candidate.sees and candidate.purpose is ModelPurpose.SPECIALIZED:
-        return Bar("specialized", "It is made for something special, and nobody said what.")
+        return Bar("specialized", "Nobody said what it is for; it is considered once it has worked here five times.")
     if criteria.installed_only and not candidate.installed:
         return Bar("not_installed", "It is not installed, and only installed ones were asked for.")
     return None

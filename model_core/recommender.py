@@ -15,12 +15,12 @@ from model_core.errors import NoSuitableModel
 from model_core.explanation import Explanation
 from model_core.fit import Verdict, check_fit, largest_context
 from model_core.memory import MemoryNeed, MemoryProfile, format_memory, label
-from model_core.ranking import Weighed, bar_of, larger_download, rank, weigh
+from model_core.ranking import Bar, Weighed, bar_of, larger_download, rank, weigh
 from model_core.records import ModelPurpose, Reason, Record
 from model_core.speed import Speed
 
 # How many places of the list, and how many that are not on it, are explained; a person reads the first few.
-DEFAULT_LIMIT = 20
+DEFAULT_LIMIT, NOT_CHOSEN_LIMIT = 20, 10
 # How many models an empty answer names that would fit with less context.
 WOULD_FIT_LIMIT = 5
 
@@ -81,8 +81,8 @@ def recommend(
     Raises NoSuitableModel, with the smallest need and with what would fit if the context were shorter, where nothing
     lies on the card as a whole.
     """
-    everybody = list(candidates)
-    eligible = [weigh(candidate, criteria) for candidate in everybody if bar_of(candidate, criteria) is None]
+    asked = [(candidate, bar_of(candidate, criteria)) for candidate in candidates]
+    eligible = [weigh(candidate, criteria) for candidate, bar in asked if bar is None]
     suitable = [weighed for weighed in eligible if weighed.verdict.runs_on_card]
     if not suitable:
         raise _nothing_suits(eligible, criteria)
@@ -96,7 +96,7 @@ def recommend(
         ranked=tuple(_recommended(weighed, explain) for weighed in suitable[:limit]),
         criteria=criteria,
         suitable_count=len(suitable),
-        not_chosen=tuple(_not_chosen(everybody, eligible, criteria, limit)),
+        not_chosen=tuple(_not_chosen(asked, eligible, criteria)),
     )
 
 
@@ -120,16 +120,16 @@ def _recommended(weighed: Weighed, explain: Explanation) -> Recommended:
 
 
 def _not_chosen(
-    everybody: Sequence[Candidate], eligible: Sequence[Weighed], criteria: Criteria, limit: int | None
+    asked: Sequence[tuple[Candidate, Bar | None]], eligible: Sequence[Weighed], criteria: Criteria
 ) -> list[NotChosen]:
     """Return what does not fit, the nearest first, then what takes no part."""
     too_large = sorted(
         (weighed for weighed in eligible if not weighed.verdict.runs_on_card),
         key=lambda weighed: (weighed.need.total, rank(weighed, criteria)),
-    )[:limit]
-    forms = _forms(everybody, {weighed.candidate.name for weighed in too_large})
+    )[:NOT_CHOSEN_LIMIT]
+    forms = _forms((candidate for candidate, _ in asked), {weighed.candidate.name for weighed in too_large})
     found = [_does_not_fit(weighed, forms[weighed.candidate.name], criteria) for weighed in too_large]
-    barred = ((candidate, bar) for candidate in everybody if (bar := bar_of(candidate, criteria)))
+    barred = sorted(((candidate, bar) for candidate, bar in asked if bar), key=lambda one: _name_of(one[0]))
     found += [
         NotChosen(
             model=candidate.name,
@@ -140,9 +140,13 @@ def _not_chosen(
             reason=Reason(code=bar.code, text=bar.text),
             ways=(),
         )
-        for candidate, bar in sorted(barred, key=lambda one: (one[0].name, one[0].quantization or ""))
+        for candidate, bar in barred[:NOT_CHOSEN_LIMIT]
     ]
-    return found[:limit]
+    return found[:NOT_CHOSEN_LIMIT]
+
+
+def _name_of(candidate: Candidate) -> tuple[str, str]:
+    return candidate.name, candidate.quantization or ""
 
 
 def _forms(candidates: Iterable[Candidate], names: set[str]) -> Mapping[str, dict[str, MemoryProfile]]:

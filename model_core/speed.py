@@ -71,12 +71,13 @@ def estimate(profile: MemoryProfile, need: MemoryNeed, available_bytes: int, car
         return None
     on_processor = PROCESSOR_BYTES_PER_S / read
     if card.bandwidth_bytes_per_s is None:
-        return _range(on_processor, PROCESSOR_LOW, PROCESSOR_HIGH, card.source)
+        return _range(on_processor, PROCESSOR_LOW, PROCESSOR_HIGH, f"estimated; {card.source}")
+    source = f"estimated from the bandwidth of the card's memory ({card.source})"
     on_card = _efficiency(card) * card.bandwidth_bytes_per_s / read
     share = share_on_card(need, available_bytes)
     if share >= 1:
-        return _range(on_card, LOW, HIGH, card.source)
-    return _range(mixed(on_card, on_processor, share), PROCESSOR_LOW, PROCESSOR_HIGH, card.source)
+        return _range(on_card, LOW, HIGH, source)
+    return _range(mixed(on_card, on_processor, share), PROCESSOR_LOW, PROCESSOR_HIGH, source)
 
 
 def bytes_per_token(profile: MemoryProfile) -> float:
@@ -122,5 +123,5 @@ def _range(rate: float, low: float, high: float, source: str) -> Speed:
         low=round(rate * low, 2),
         high=round(rate * high, 2),
         basis="estimate",
-        source=f"estimated from the bandwidth of the memory ({source})",
+        source=source,
     )

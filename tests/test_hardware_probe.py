@@ -181,6 +181,15 @@ def test_after_five_seconds_who_asks_has_it_looked_at_again(probe, machine, cloc
     assert machine.looks == 2
 
 
+def test_what_was_seen_before_something_was_loaded_is_old(probe, machine):
+    seen(probe, machine)
+    probe.forget()
+
+    assert name(seen(probe, machine)) == "look 2"
+    probe.look()
+    assert machine.looks == 2
+
+
 def test_nothing_runs_while_nobody_asks(probe, machine, clock):
     seen(probe, machine)
     clock.passes(3600)

@@ -21,7 +21,7 @@ from model_core.fit import check_fit
 from model_core.installed import NOTHING, Inventory, Meant, hold, show
 from model_core.memory import profile_of
 from model_core.recommender import recommend
-from model_core.records import GIB, InstalledModel, ModelPurpose, StoredModel
+from model_core.records import GIB, InstalledModel, ModelPurpose, StoredModel, Usage
 from model_core.usage import check_event
 
 EIGHT_B, UNPUBLISHED = "llama3.1:8b-instruct", "llama3.1:13b-instruct"
@@ -350,6 +350,27 @@ def test_a_wish_is_taken_as_it_is_said():
     assert (asked.available_bytes, asked.source, asked.priority) == (8 * GIB, "setting", ModelPurpose.SPEED)
     assert (asked.needs, asked.installed_only, asked.context_tokens) == (("vision",), False, 8192)
     assert (asked.kv_type, asked.parallel) == ("f16", 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "successes", "purpose"),
+    [
+        ("3.2B", 5, ModelPurpose.SPEED),
+        ("7.6B", 5, ModelPurpose.BALANCED),
+        ("32.8B", 5, ModelPurpose.QUALITY),
+        (None, 5, ModelPurpose.SPEED),
+        ("7.6B", 4, ModelPurpose.SPECIALIZED),
+    ],
+)
+def test_a_model_that_nobody_knows_is_considered_once_it_has_worked_here(size, successes, purpose):
+    mine = InstalledModel(name="mine:latest", digest="ab" * 32, size_bytes=5, parameter_size=size)
+    used = Usage(count=successes + 3, success_count=successes)
+    stored = StoredModel(name="mine:latest", history={"here": {mine.digest: used}})
+
+    shown = show({}, Inventory([mine]), {})
+    (found,) = advice.candidates({}, {"mine:latest": stored}, shown)
+
+    assert (found.purpose, found.success_count) == (purpose, successes)
 
 
 @pytest.mark.parametrize(
