@@ -99,7 +99,7 @@ from model_core.loading import Loaded, Phase, Running, Unloaded
 from model_core.patience import Patience
 from model_core.picture import Picture
 from model_core.plans import DownloadPlan, Room, check_room
-from model_core.recommender import Recommendation
+from model_core.recommender import Recommendation, Recommended
 from model_core.records import (
     CatalogEntry,
     Document,
@@ -935,8 +935,15 @@ class ModelManager:
                 own_models=[name for name, held in picture.shown.entries.items() if held.own_model],
                 running=running,
                 unfinished=self._interrupted(),
+                advised=self._advised(),
             )
         )
+
+    def _advised(self) -> Recommended | None:
+        try:
+            return self.recommend().best
+        except NoSuitableModel:
+            return None
 
     def _interrupted(self) -> list[DownloadJob]:
         return [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]

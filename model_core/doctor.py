@@ -16,7 +16,8 @@ from model_core.explanation import format_download
 from model_core.fit import Verdict
 from model_core.hardware import Gpu, Hardware
 from model_core.loading import Running
-from model_core.memory import format_memory
+from model_core.memory import format_memory, label
+from model_core.recommender import Recommended
 from model_core.records import DownloadJob, Record, StoredModel
 
 # Older ones write manifests anew while pulling, so digests differ from the registry's (ollama#15104).
@@ -59,6 +60,7 @@ class Facts:
     ids_missing      ids of the catalogue whose models are there under other names only
     own_models       ids of the catalogue under which a model of the user's own stands
     document_problem what is wrong with the document, with what to do
+    advised          what would be recommended now; None: nothing suits
     """
 
     address: str
@@ -79,13 +81,14 @@ class Facts:
     own_models: Sequence[str]
     running: Sequence[Running]
     unfinished: Sequence[DownloadJob]
+    advised: Recommended | None
 
 
 def diagnose(facts: Facts) -> Diagnosis:
     """Return what is well and what is not, in the order in which one would look."""
     findings = tuple(
         finding
-        for look in (_ollama, _card, _memory, _disk, _document, _current, _aliases, _loaded, _downloads)
+        for look in (_ollama, _card, _memory, _disk, _document, _current, _advice, _aliases, _loaded, _downloads)
         for finding in look(facts)
     )
     is_well = all(finding.ok is not False for finding in findings)
@@ -213,6 +216,19 @@ def _reliability_of(model: StoredModel) -> Iterator[Finding]:
     if model.usage_count >= USES_THAT_TELL and rate is not None and rate < UNRELIABLE_BELOW:
         text = f"{model.name} worked only {rate:.0%} of {model.usage_count:,} times."
         yield _to_do("Current model", text, "Ask for recommend: another one may do better.", model=model.name)
+
+
+def _advice(facts: Facts) -> Iterator[Finding]:
+    best, current = facts.advised, facts.current
+    if best is None:
+        yield _note("Advice", "No model of the catalogue fits what is free now.", "Ask for recommend: it says why.")
+    elif current is not None and best.model == current.name:
+        yield _well("Advice", f"{best.model} is what would be recommended now, too.", model=best.model)
+    else:
+        why = best.reasons[0].text if best.reasons else ""
+        what = "switch to it" if best.installed else "download it"
+        text = f"{label(best.model, best.quantization)} would be recommended now. {why}".strip()
+        yield _note("Advice", text, f"Ask for recommend, or {what}.", model=best.model, installed=best.installed)
 
 
 def _aliases(facts: Facts) -> Iterator[Finding]:

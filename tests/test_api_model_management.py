@@ -636,6 +636,38 @@ def test_an_unload_frees_the_memory(api, simulator):
     assert api.get("/running")["models"] == []
 
 
+def test_after_twenty_failures_of_the_first_something_else_is_said_and_why(api, simulator):
+    simulator.install("llama3.1:8b-instruct-q4_K_M")
+    api.post("/sync")
+    first = api.post("/recommend", {})
+    failure = {"model": first["recommended_model"], "inference_time": 1, "success": False}
+
+    assert api.post("/usage", [failure] * 20)["recorded"] == 20
+    then = api.post("/recommend", {})
+
+    assert then["recommended_model"] != first["recommended_model"] == "llama3.1:8b-instruct"
+    assert then["reasons"][0] == {
+        "code": "passed_over",
+        "text": "llama3.1:8b-instruct (4-bit) would suit better, but failed here 20 of 20 times.",
+        "values": {
+            "model": "llama3.1:8b-instruct", "quantization": "q4", "failure_count": 20, "use_count": 20,
+        },
+    }  # fmt: skip
+
+
+def test_the_doctor_says_what_is_well_and_what_to_do(api, simulator):
+    fresh = api.get("/doctor")
+    simulator.install(ONE_B_TAG)
+    api.post("/sync")
+    api.post("/switch", {"model": ONE_B})
+    after = api.get("/doctor")
+
+    assert (fresh["well"], after["well"], after["reachable"]) == (False, True, True)
+    assert [found["subject"] for found in fresh["findings"] if found["ok"] is False] == ["Current model"]
+    advice = next(found for found in after["findings"] if found["subject"] == "Advice")
+    assert "llama3.1:8b-instruct (4-bit) would be recommended now." in advice["text"]
+
+
 def test_nothing_that_suits_says_what_would(shared):
     body = problem(shared.ask("POST", "/recommend", {"available_vram_gb": 0.5}), "no_suitable_model", 404)
 

@@ -10,13 +10,14 @@ from catalog import MODEL_CATALOG
 from model_core import doctor
 from model_core.advice import Fit
 from model_core.budget import budget
-from model_core.candidates import Criteria
+from model_core.candidates import Criteria, candidate_of
 from model_core.doctor import Facts, diagnose
 from model_core.document import new_model
 from model_core.fit import check_fit
 from model_core.hardware import Disk, Gpu, Hardware, MachineMemory, elsewhere
 from model_core.loading import running
 from model_core.memory import profile_of
+from model_core.recommender import recommend
 from model_core.records import GIB, DownloadJob, RunningModel
 
 EIGHT_B = MODEL_CATALOG["llama3.1:8b-instruct"]
@@ -27,6 +28,10 @@ MACHINE = Hardware(
     disk=Disk(total_bytes=10**12, free_bytes=10**11, path="/models", is_certain=True, source="OLLAMA_MODELS"),
     sources={"gpus": "NVML"},
 )
+
+
+CANDIDATES = [candidate_of(entry, variant) for entry in MODEL_CATALOG.values() for variant in entry.variants]
+ADVISED = recommend(CANDIDATES, Criteria(available_bytes=8 * GIB)).best
 
 
 def fit(available_gib, **criteria):
@@ -57,6 +62,7 @@ def facts(**changes):
         own_models=[],
         running=[],
         unfinished=[],
+        advised=ADVISED,
     )
     return replace(well, **changes)
 
@@ -82,7 +88,7 @@ def test_where_everything_is_well_each_line_says_so():
 
     assert found.ok and found.reachable
     assert [finding.subject for finding in found.findings] == [
-        "Ollama", "Card", "Memory", "Disk", "Document", "Current model", "Names", "Loaded",
+        "Ollama", "Card", "Memory", "Disk", "Document", "Current model", "Advice", "Names", "Loaded",
     ]  # fmt: skip
     assert all(finding.ok and finding.remedy is None for finding in found.findings)
     assert found.findings[1].text == "NVIDIA GeForce RTX 4060, 8 GiB, 7 GiB free (NVML)."
@@ -99,7 +105,11 @@ NEEDS_DOING = {
     ),
     "the document cannot be written": ({"document_writable": False}, "Document", "cannot be written"),
     "the document was set aside": ({"document_problem": "It was damaged."}, "Document", "It was damaged."),
-    "nothing is selected": ({"current": None}, "Current model", "No model is selected"),
+    "nothing is selected": (
+        {"current": None, "advised": None},
+        "Current model",
+        "No model is selected",
+    ),
     "the selected model is missing": ({"current_installed": False}, "Current model", "Ollama does not hold it"),
     "the selected model does not fit": ({"current_fit": fit(4)}, "Current model", "would lie in RAM"),
     "the selected model fails": (
@@ -141,6 +151,11 @@ NOTED = {
     ),
     "tight": ({"current_fit": fit(6)}, "tight"),
     "on the processor": ({"current_fit": fit(16, source="processor")}, "runs on the processor, slowly"),
+    "another model would be recommended": (
+        {"advised": recommend(CANDIDATES, Criteria(available_bytes=48 * GIB, priority="quality")).best},
+        "llama3.1:70b-instruct (4-bit) would be recommended now. Made for quality.",
+    ),
+    "nothing suits": ({"advised": None}, "No model of the catalogue fits what is free now."),
     "a model of one's own": ({"own_models": [EIGHT_B.name]}, "Models of your own"),
 }
 
