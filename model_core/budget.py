@@ -62,7 +62,7 @@ def budget(
 
 def _best(gpus: Sequence[Gpu]) -> Gpu | None:
     """Return the card with the most room: Ollama puts a model that fits one card on that card alone (sched.go)."""
-    return max(gpus, key=lambda gpu: (_free(gpu) or -1, gpu.total_bytes or -1), default=None)
+    return max(gpus, key=lambda gpu: -1 if (free := _free(gpu)) is None else free, default=None)
 
 
 def _free(gpu: Gpu) -> int | None:

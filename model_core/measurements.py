@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from model_core.records import MIB, Document, InstalledModel, Measured, RunningModel
+from model_core.records import MIB, Document, Measured, RunningModel
 
 # Of one model, and in all. The newest stay; more contexts than this are tried by nobody but a test.
 CONTEXTS_KEPT, MODELS_KEPT = 8, 200
@@ -104,11 +104,6 @@ def of_digest(measured: Mapping[str, Mapping[int, Measured]], digest: str | None
 def runner_of(running: Iterable[RunningModel], digest: str) -> RunningModel | None:
     """Return what runs on weights of this digest, whatever name it was loaded under: aliases share one runner."""
     return next((model for model in running if model.digest == digest), None)
-
-
-def same_weights(running: RunningModel, installed: Iterable[InstalledModel]) -> list[str]:
-    """Return the installed names that a runner answers for."""
-    return [model.name for model in installed if model.digest == running.digest]
 
 
 def error_percent(estimate_bytes: int, measured_bytes: int) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catalog import MODEL_CATALOG
-from model_core import ollama_answers
+from model_core import architectures, ollama_answers
 from model_core.architectures import architecture_of, wants_lists
 from model_core.memory import MemoryProfile, kv_cache_bytes, memory_need, weights_on_card_bytes
 from model_core.names import parse
@@ -149,6 +149,32 @@ def test_a_catalogue_model_described_by_ollama_needs_what_the_catalogue_says():
     known = MemoryProfile(file_bytes=4_920_753_328, architecture=entry.architecture, file_type="Q4_K_M")
 
     assert memory_need(profile, 8192) == memory_need(known, 8192)
+
+
+@pytest.mark.parametrize(
+    ("details", "sees"),
+    [
+        ({"model_info": {"general.architecture": "llama"}}, False),
+        ({"capabilities": ["completion", "tools"]}, False),
+        ({"capabilities": ["completion", "vision"]}, True),
+        ({"projector_info": {"general.architecture": "clip"}}, True),
+        ({"model_info": GEMMA3}, True),
+        # The eye of another architecture, as some files carry it along.
+        ({"model_info": {"general.architecture": "llama", "clip.vision.block_count": 27}}, False),
+    ],
+)
+def test_a_model_that_sees_is_known_by_any_of_three_signs(details, sees):
+    assert architectures.described(ollama_answers.model_details("m", details)).sees is sees
+
+
+def test_a_model_whose_kind_is_not_told_has_no_numbers_and_no_share_of_experts():
+    info = {"llama.block_count": 2, "llama.embedding_length": 64, "llama.attention.head_count": 0}
+
+    found = architecture_of(described({**info, "llama.expert_count": 8}))
+
+    assert (found.parameters, found.feed_forward_length, found.key_length) == (0, 0, 0)
+    assert found.active_parameters is None
+    assert kv_cache_bytes(found, 4096) == 0
 
 
 def test_details_without_anything_describe_nothing():

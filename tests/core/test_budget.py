@@ -62,6 +62,12 @@ def test_of_several_cards_the_one_with_most_room_counts():
     assert (found.available_bytes, found.machine.total_bytes, found.machine.gpu_count) == (20 * GIB, 24 * GIB, 3)
 
 
+def test_a_card_of_which_nothing_is_known_does_not_hide_one_that_is_full():
+    found = budget(machine(gpu(None, None), gpu(8, 0)))
+
+    assert (found.available_bytes, found.source) == (0, "probe")
+
+
 @pytest.mark.parametrize(("cap_gib", "available_gib", "source"), [(4, 4, "setting"), (6, 6, "probe"), (12, 6, "probe")])
 def test_the_setting_caps_and_never_adds(cap_gib, available_gib, source):
     found = budget(machine(gpu(free=6)), cap_bytes=cap_gib * GIB)
@@ -109,10 +115,12 @@ def test_a_card_that_does_not_tell_what_is_free_counts_as_a_whole_and_that_is_to
 
 
 def test_the_speed_of_the_card_goes_along_but_not_to_a_larger_one_that_is_only_asked_about():
-    fast = machine(gpu(8, 6, bandwidth_bytes_per_s=272 * 10**9, bandwidth_source="NVML"))
+    fast = machine(gpu(8, 6, bandwidth_bytes_per_s=272 * 10**9, bandwidth_source="by its name"))
 
     assert budget(fast).machine.card.bandwidth_bytes_per_s == 272e9
-    assert budget(fast, asked_bytes=6 * GIB).machine.card.bandwidth_bytes_per_s == 272e9
+    assert budget(fast, asked_bytes=8 * GIB).machine.card.bandwidth_bytes_per_s == 272e9
+    assert budget(fast).machine.card.source == "by its name"
+    assert budget(machine(gpu(bandwidth_bytes_per_s=10**9))).machine.card.source == "NVML"
     assert budget(fast, asked_bytes=24 * GIB).machine.card is None
     assert budget(machine(gpu())).machine.card is None
 

@@ -89,6 +89,13 @@ def test_the_estimate_stands_beside_what_was_measured_with_its_error():
     assert (shown(runner(), unbelieved).measured_bytes, shown(runner(), unbelieved).error_percent) == (None, None)
 
 
+def test_a_load_changed_nothing_only_where_the_same_context_was_there_before():
+    assert loading.is_as_before(runner(), runner())
+    assert not loading.is_as_before(runner(), runner(context=2048))
+    assert not loading.is_as_before(None, runner())
+    assert not loading.is_as_before(runner(), None)
+
+
 def test_a_load_says_how_long_it_took_and_where_the_model_lies():
     told = loading.loaded("m", 3.21, False, 4096, shown(runner()))
 

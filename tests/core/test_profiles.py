@@ -68,5 +68,16 @@ def test_a_model_that_sees_is_guessed_until_ollama_tells_of_it_and_never_measure
     assert (need.basis, need.vision) == ("show", GIB)
 
 
+def test_the_longest_context_is_the_models_own_where_ollama_tells_it_and_else_the_catalogues():
+    variant = GEMMA.variants[0]
+    there = InstalledModel(name=variant.tag, digest="a2af6cc3eb7f" + "0" * 52, size_bytes=5)
+    profiles = Profiles({there.digest: Described(architecture=EIGHT_B.architecture, sees=True)})
+    own = there.model_copy(update={"context_tokens": 2048})
+
+    assert profiles.of_variant(GEMMA, variant, there).context_limit == GEMMA.context_tokens
+    assert profiles.of_variant(GEMMA, variant, own).context_limit == 2048
+    assert profiles.of_variant(GEMMA, variant, own).file_type == "Q4_K_M"
+
+
 def test_weights_that_ollama_tells_too_little_of_stay_a_guess():
     assert memory_need(Profiles({DIGEST: Described()}).of_installed(MINE)).basis == "guess"
