@@ -136,3 +136,56 @@ def test_a_shorter_context_that_the_check_names_really_makes_it_fit(profile, ava
         assert check.fits_with_context < context
         again = check_fit("m", None, profile, available, context_tokens=check.fits_with_context, ram_free_bytes=ram)
         assert again.compatible
+
+
+# --- what would make it fit ------------------------------------------------------------------------------------------
+
+
+@given(
+    profile=profiles,
+    forms=st.dictionaries(st.sampled_from(["q4", "q8"]), profiles, max_size=2),
+    available=sizes,
+    context=contexts,
+    total=st.none() | sizes,
+    kv_type=kv_types,
+    parallel=st.integers(1, 3),
+)
+def test_each_thing_that_is_named_would_make_it_fit_and_nothing_else_is_named(
+    profile, forms, available, context, total, kv_type, parallel
+):
+    setup = {"context_tokens": context, "kv_type": kv_type, "parallel": parallel}
+    check = check_fit("m", None, profile, available, **setup, other_forms=forms, total_bytes=total)
+    ways = {(way.code, way.values.get("quantization")): way for way in check.ways}
+
+    def fits(profile=profile, available=available, **changes):
+        return check_fit("m", None, profile, available, **{**setup, **changes}).compatible
+
+    if check.compatible:
+        assert ways == {}
+        return
+    shorter = ways.get(("shorter_context", None))
+    assert (shorter and shorter.values["context_tokens"]) == check.fits_with_context
+    assert shorter is None or fits(context_tokens=shorter.values["context_tokens"])
+    for name, form in forms.items():
+        smaller = memory_need(form, check.need.context_tokens, kv_type=kv_type, parallel=parallel).total
+        helps = smaller < check.need.total and smaller <= available
+        assert (("smaller_form", name) in ways) == helps
+    plain_cache = kv_type == "f16" and check.need.kv_cache is not None
+    assert (("smaller_cache", None) in ways) == (plain_cache and fits(kv_type="q8_0"))
+    is_hopeless = total is not None and check.need.total > total
+    assert (("smaller_model", None) in ways) == is_hopeless
+    assert (("free_memory", None) in ways) != is_hopeless
+    missing = ways["smaller_model" if is_hopeless else "free_memory", None].values["missing_bytes"]
+    assert fits(available=available + missing) and not fits(available=available + missing - 1)
+
+
+def test_each_way_is_a_sentence_with_the_figures_that_it_comes_to():
+    entry = MODEL_CATALOG["llama3.1:8b-instruct"]
+    q4, q8 = (profile_of(entry, variant) for variant in entry.variants)
+
+    ways = check_fit(entry.name, "q8", q8, 8 * GIB, context_tokens=16_384, other_forms={"q4": q4}).ways
+
+    assert [(way.code, way.text) for way in ways] == [
+        ("smaller_form", "Its 4-bit form needs 7.82 GiB, and fits."),
+        ("free_memory", "2.94 GiB more must be free: close other programs that use the card."),
+    ]
