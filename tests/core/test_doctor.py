@@ -67,16 +67,17 @@ def facts(**changes):
     return replace(well, **changes)
 
 
-def loaded(vram_gib=6, context=4096):
+def loaded(vram_gib=6, context=4096, has_card=None):
+    """A model of 6 GiB, so much of it on the card; None: Ollama does not know."""
     model = RunningModel(
         name="m",
         digest="d",
-        size_bytes=6 * GIB,
-        size_vram_bytes=int(vram_gib * GIB),
+        size_bytes=None if vram_gib is None else 6 * GIB,
+        size_vram_bytes=None if vram_gib is None else int(vram_gib * GIB),
         context_tokens=context,
         expires_at=None,
     )
-    return running(model, "m", ["m"], None)
+    return running(model, "m", ["m"], None, has_card=has_card)
 
 
 def to_do(diagnosis):
@@ -202,3 +203,43 @@ def test_figures_that_are_not_known_are_left_out():
     assert (
         found.findings[1].text == "A card without a name, of unknown size, how much is free cannot be known (amdgpu)."
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "words"),
+    [
+        ({"version": "0.19.0"}, "Ollama", "Ollama 0.19.0 answers at http://127.0.0.1:11434."),
+        ({"version": None}, "Ollama", "Ollama of unknown version answers"),
+        ({"budget": budget(MACHINE, cap_bytes=8 * GIB)}, "Card", "NVIDIA GeForce RTX 4060, 8 GiB"),
+        ({}, "Disk", "100.0 GB free for models at /models."),
+        (
+            {"hardware": MACHINE.model_copy(update={"disk": Disk(free_bytes=10**10, path="/m", source="s")})},
+            "Disk",
+            "10.0 GB free for models at /m. Whether Ollama keeps its models there is not certain.",
+        ),
+        ({"running": [loaded()]}, "Loaded", "m lies on the card as a whole."),
+        ({"running": [loaded(None)]}, "Loaded", "m is loaded; where, Ollama does not tell."),
+        ({"running": [loaded(0, has_card=False)]}, "Loaded", "m runs on the processor."),
+        ({"running": [loaded(context=4096)], "contexts": {"m": 4096}}, "Loaded", "m lies on the card"),
+        ({"running": [loaded(context=2048)], "contexts": {"m": 4096}}, "Loaded", "m lies on the card"),
+        ({}, "Advice", "llama3.1:8b-instruct is what would be recommended now, too."),
+    ],
+)
+def test_what_is_well_is_said_as_it_is(changes, subject, words):
+    found = diagnose(facts(**changes))
+
+    (line,) = [finding for finding in found.findings if finding.subject == subject]
+    assert line.text.startswith(words)
+    assert line.ok is not False
+
+
+def test_what_is_recommended_and_installed_is_only_to_be_switched_to():
+    there = ADVISED.model_copy(update={"installed": True})
+    other = new_model("llama3.2:1b-instruct", MODEL_CATALOG["llama3.2:1b-instruct"])
+
+    def remedy(advised):
+        found = diagnose(facts(current=other, advised=advised))
+        return next(finding.remedy for finding in found.findings if finding.subject == "Advice")
+
+    assert remedy(there).endswith("or switch to it.")
+    assert remedy(ADVISED).endswith("or download it.")
