@@ -99,7 +99,7 @@ class EventApi:
     def _watching(self) -> tuple[EventHub, ExitStack]:
         with ExitStack() as stack:
             stack.enter_context(self.streams.one())
-            hub = stack.enter_context(self._manager.watching_downloads())
+            hub = stack.enter_context(self._manager.watching_jobs())
             return hub, stack.pop_all()
 
     def _as_sse(self, hub: EventHub) -> Iterator[bytes]:

@@ -1,8 +1,4 @@
-"""One download in the hands of its thread: wait for the turn, pull, try again, name what came, write down the end.
-
-The thread owns the download: it alone moves it from state to state, on disk before anybody is told. Others read `job`,
-and send a wish with `order`.
-"""
+"""One download in the hands of its thread: pull, try again, name what came. The rest is in job_run.py."""
 
 from __future__ import annotations
 
@@ -11,12 +7,14 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from download_files import DownloadFiles, LockFile
+from download_files import DownloadFiles
+from job_files import LockFile
+from job_run import TICK_S, Desk, JobRun, Ordered
 from model_core import downloads, patience, pull_progress
 from model_core.errors import (
     DownloadFailed,
@@ -26,8 +24,6 @@ from model_core.errors import (
     OllamaError,
     OllamaModelMissing,
     PullFailed,
-    StoreError,
-    as_facts,
 )
 from model_core.installed import Inventory
 from model_core.patience import Patience
@@ -38,7 +34,6 @@ from ollama_inventory import OllamaInventory, Seen
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.1  # how soon an order, or a slot that another process has freed, is noticed
 PUBLISH_EVERY_S = 0.2  # what an eye sees
 LONGEST_BACKLOG = 10_000  # lines that wait for a slow callback: ten minutes of Ollama's; then the oldest go
 
@@ -63,39 +58,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Outside:
-    """What downloads work with; all of one worker share it.
+    """What downloads work with besides their desk; all of one worker share it.
 
-    read       the document as it is now
     change     a function from document to document in; when it returns, what came out is on disk
     completed  (document, job, what Ollama now holds) → document: what else is remembered when a model is there
     is_taken   (inventory, id) → whether a model of the user's own stands under the id
-    news       notified whenever something has changed in a download of this process
     """
 
     client: OllamaClient
     inventory: OllamaInventory
     files: DownloadFiles
-    read: Callable[[], Document]
     change: Callable[[Callable[[Document], Document]], Document]
     completed: Callable[[Document, DownloadJob, Seen], Document]
     is_taken: Callable[[Inventory, str], bool]
-    now_text: Callable[[], str]
-    at_once: int
     patience: Patience
-    news: Bell
-
-
-class Bell(threading.Condition):
-    """A condition that counts how often it was rung, so that who looks away for a moment knows what was missed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rung = 0
-
-    def notify_all(self) -> None:
-        """Ring."""
-        self.rung += 1
-        super().notify_all()
 
 
 class Listener:
@@ -105,58 +81,27 @@ class Listener:
         self.lines: deque[dict[str, Any]] = deque(maxlen=LONGEST_BACKLOG)
         self.run: Run | None = None
 
+    def meet(self, run: Run | None) -> None:
+        """Listen to who has the download now."""
+        self.run = run
+        if run:
+            run.add(self)
 
-class _Ordered(Exception):
-    """The work was ended by an order, not by a fault."""
 
+class Run(JobRun[DownloadJob]):
+    """One download that this process owns, from its turn to its end. ``event`` is the newest line of Ollama's."""
 
-class Run:
-    """One download that this process owns, from its turn to its end.
-
-    lock   the owner's lock, held; released when the thread ends
-    ended  the thread has done all it will do
-    event  the newest line of Ollama's
-    """
-
-    def __init__(self, outside: Outside, job: DownloadJob, wanted: Wanted, lock: LockFile) -> None:
-        self.job, self.ended = job, False
-        self._outside, self._wanted, self._lock = outside, wanted, lock
+    def __init__(
+        self, desk: Desk[DownloadJob], outside: Outside, job: DownloadJob, wanted: Wanted, lock: LockFile
+    ) -> None:
+        super().__init__(desk, job, lock)
+        self._outside, self._wanted = outside, wanted
         self._event: dict[str, Any] | None = None
         self._listeners: list[Listener] = []
-        self._order: DownloadState | None = None
-        self._woken = threading.Event()
-        self._published_s = self._looked_s = float("-inf")
-        self._thread: threading.Thread | None = None
-
-    # --- from other threads ------------------------------------------------------------------------------------------
-
-    def start(self, done: Callable[[Run], None]) -> None:
-        """Begin to work; ``done`` is called when nothing is left to do. RuntimeError: there are no threads left."""
-        self._thread = threading.Thread(target=self._work, args=(done,), name=f"download-{self.job.id}", daemon=True)
-        self._thread.start()
-
-    def order(self, state: DownloadState) -> None:
-        """Have the work end in this state, as soon as it can be left for it."""
-        self._order = state
-        self.wake()
-
-    @property
-    def is_leaving(self) -> bool:
-        """Has it been stopped, or ended, though its thread may still be tidying up?"""
-        return self._order is not None or self.job.state not in downloads.OWNED
-
-    def wake(self) -> None:
-        """Look around at once instead of at the next tick."""
-        self._woken.set()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait until the thread has ended, but no longer than this."""
-        if self._thread and self._thread is not threading.current_thread():
-            self._thread.join(max(0.0, timeout_s))
+        self._published_s = float("-inf")
 
     def add(self, listener: Listener) -> None:
         """Let somebody hear every line from now on."""
-        listener.run = self
         self._listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
@@ -166,54 +111,16 @@ class Run:
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
-    def _work(self, done: Callable[[Run], None]) -> None:
-        try:
-            self._see_through()
-        except StoreError as error:
-            # What could not be written did not happen. The document still says that somebody works on it; nobody
-            # does, so it is shown as interrupted, and goes on when somebody asks for it.
-            logger.error("download not recorded id=%s model=%s error=%s", self.job.id, self.job.model, error)
-        finally:
-            if self.job.state not in downloads.OWNED:
-                self._outside.files.forget(self.job.id)
-            self._lock.release()
-            self.ended = True
-            done(self)
-            self._tell_here()
+    def _ahead(self) -> list[DownloadJob]:
+        return downloads.ahead_of(self._desk.read().values(), self.job)
 
-    def _see_through(self) -> None:
-        try:
-            with self._turn():
-                self._move(DownloadState.DOWNLOADING)
-                logger.info("download started model=%s tag=%s id=%s", self.job.model, self.job.tag, self.job.id)
-                self._complete(*self._bring())
-        except _Ordered:
-            self._end(self._order or DownloadState.INTERRUPTED)
-        except StoreError:
-            raise
-        except ModelManagerError as error:
-            self._fail(error)
-        except Exception as error:
-            logger.exception("download broke id=%s", self.job.id)
-            self._fail(_internal(self.job, error))
+    def _broken(self, error: Exception) -> ModelManagerError:
+        return _internal(self.job, error)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until nothing is ahead and one of the slots is free; they are shared by all processes."""
-        slots = self._outside.files.slots(self._outside.at_once)
-        while True:
-            self._obey()
-            if self._is_next() and (slot := next((slot for slot in slots if slot.acquire()), None)):
-                break
-            self._doze(TICK_S)
-        try:
-            yield
-        finally:
-            slot.release()
-
-    def _is_next(self) -> bool:
-        ahead = downloads.ahead_of(self._outside.read().downloads.values(), self.job)
-        return not any(self._outside.files.is_owned(job.id) for job in ahead)
+    def _perform(self) -> None:
+        self._move(DownloadState.DOWNLOADING)
+        logger.info("download started model=%s tag=%s id=%s", self.job.model, self.job.tag, self.job.id)
+        self._complete(*self._bring())
 
     def _bring(self) -> tuple[Progress, Seen]:
         """Pull and name until the model is there. Raises why it cannot be had."""
@@ -240,7 +147,7 @@ class Run:
                 logger.warning("pull failed id=%s error=%s next_in_s=%s", self.job.id, error.happened, pause_s)
                 if pause_s is None:
                     raise self._told(error) from error
-                progress = self._rest(reporting.progress, error, pause_s)
+                progress = self._paused(reporting.progress, error, pause_s)
 
     def _pause_s(self, error: ModelManagerError, fruitless: int, mismatches: int) -> float | None:
         return self._outside.patience.pause_s(
@@ -275,7 +182,7 @@ class Run:
         try:
             while (stream := opening.opened(TICK_S)) is None:
                 self._obey()
-        except _Ordered:
+        except Ordered:
             opening.leave()
             raise
         with stream:
@@ -313,17 +220,14 @@ class Run:
         elif not checking and self.job.state is DownloadState.VERIFYING:
             self._move(DownloadState.DOWNLOADING)
 
-    def _rest(self, progress: Progress, error: ModelManagerError, pause_s: float) -> Progress:
+    def _paused(self, progress: Progress, error: ModelManagerError, pause_s: float) -> Progress:
         """Show why nothing moves, wait, and return the progress for the next attempt."""
         if self.job.state is DownloadState.VERIFYING:
             self._move(DownloadState.DOWNLOADING)
         progress = pull_progress.enter(progress, pull_progress.WAITING, time.monotonic())
         self.job = self.job.model_copy(update={"attempt": self.job.attempt + 1})
         self._publish(progress, force=True, message=f"{error.happened} Trying again in {pause_s:.0f} s.")
-        until_s = time.monotonic() + pause_s
-        while (left_s := until_s - time.monotonic()) > 0:
-            self._obey()
-            self._doze(min(left_s, TICK_S))
+        self._rest(pause_s)
         return progress
 
     def _named(self, reporting: _Reporting) -> Seen:
@@ -353,34 +257,14 @@ class Run:
     def _complete(self, progress: Progress, seen: Seen) -> None:
         there = seen.inventory.get(self._wanted.tag)
         progress = pull_progress.finish(progress, time.monotonic(), there.size_bytes if there else None)
-        done = downloads.shown(self.job, progress, self._outside.now_text())
+        done = downloads.shown(self.job, progress, self._desk.now_text())
         done = done.model_copy(update={"total_is_estimate": False, "message": None})
-        self._end(DownloadState.COMPLETED, seen, done)
 
-    def _fail(self, error: ModelManagerError) -> None:
-        failed = self.job.model_copy(update={"error": as_facts(error), "message": str(error)})
-        self._end(DownloadState.FAILED, job=failed)
+        def write(ended: DownloadJob) -> None:
+            self._outside.change(lambda before: self._outside.completed(_with_job(before, ended), ended, seen))
 
-    def _end(self, state: DownloadState, seen: Seen | None = None, job: DownloadJob | None = None) -> None:
-        """Write the end down, and only then show it: nobody sees 100 % of a download that is not on record as done."""
-        job = job or self.job
-        told = downloads.left_behind(job, state)
-        ended = downloads.moved(job, state, self._outside.now_text(), **({"message": told} if told else {}))
-
-        def change(document: Document) -> Document:
-            document = with_job(document, ended)
-            return self._outside.completed(document, ended, seen) if seen else document
-
-        self._outside.change(change)
-        self.job = ended
-        self._tell_here()
-        logger.info("download %s model=%s id=%s bytes=%s", state, ended.model, ended.id, ended.downloaded_bytes)
-
-    def _move(self, state: DownloadState) -> None:
-        moved = downloads.moved(self.job, state, self._outside.now_text())
-        self._outside.change(lambda document: with_job(document, moved))
-        self.job = moved
-        self._tell()
+        self._end(DownloadState.COMPLETED, done, write)
+        logger.info("download brought model=%s bytes=%s", done.model, done.downloaded_bytes)
 
     def _told(self, error: PullFailed | OllamaError) -> ModelManagerError:
         """Return the error that tells a caller most."""
@@ -388,27 +272,14 @@ class Run:
             return InsufficientDisk(self.job.model, self._wanted.expected_bytes, None)
         return error
 
-    # --- orders and news ---------------------------------------------------------------------------------------------
-
-    def _obey(self) -> None:
-        if self._order is None and time.monotonic() - self._looked_s >= TICK_S:
-            self._looked_s = time.monotonic()
-            wished = downloads.GOALS.get(self._outside.files.wished(self.job.id) or "")
-            # An order from here may have come while the file was looked at; it must not be lost.
-            self._order = self._order or wished
-        if self._order is not None and self._order in downloads.NEXT[self.job.state]:
-            raise _Ordered
-
-    def _doze(self, seconds: float) -> None:
-        self._woken.wait(seconds)
-        self._woken.clear()
+    # --- news --------------------------------------------------------------------------------------------------------
 
     def _hear(self, event: dict[str, Any]) -> None:
         self._event = event
         for listener in list(self._listeners):
             listener.lines.append(event)
         if self._listeners:
-            self._tell_here()
+            self._desk.news.ring()
 
     def _publish(self, progress: Progress, *, force: bool = False, **changes: Any) -> None:
         now_s = time.monotonic()
@@ -417,16 +288,12 @@ class Run:
         if not force and now_s - self._published_s < PUBLISH_EVERY_S:
             return
         self._published_s = now_s
-        self.job = downloads.shown(self.job, progress, self._outside.now_text(), **changes)
+        self.job = downloads.shown(self.job, progress, self._desk.now_text(), **changes)
         self._tell()
 
     def _tell(self) -> None:
         self._outside.files.tell(self.job, self._event)
-        self._tell_here()
-
-    def _tell_here(self) -> None:
-        with self._outside.news:
-            self._outside.news.notify_all()
+        super()._tell()
 
 
 @dataclass
@@ -477,9 +344,13 @@ class _Opening:
 _PAST_DOWNLOADING = (pull_progress.CHECKING, pull_progress.WRITING)
 
 
-def with_job(document: Document, job: DownloadJob) -> Document:
-    """Return the document with this download as it now stands."""
-    return document.model_copy(update={"downloads": {**document.downloads, job.id: job}})
+def with_downloads(document: Document, jobs: Mapping[str, DownloadJob]) -> Document:
+    """Return the document with these downloads; itself, where they are its own."""
+    return document if jobs is document.downloads else document.model_copy(update={"downloads": jobs})
+
+
+def _with_job(document: Document, job: DownloadJob) -> Document:
+    return with_downloads(document, {**document.downloads, job.id: job})
 
 
 def _quiet(job: DownloadJob, reason: str, what: str) -> PullFailed:

@@ -24,12 +24,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bell import Bell
 from catalog import MODEL_CATALOG
 from download_survey import Survey, Surveyor
-from download_watch import DownloadWatch
 from download_worker import DownloadWorker, Listener, Wanted
 from event_hub import EventHub
 from hardware_probe import HardwareProbe, ollama_disk
+from job_watch import JobWatch, Watched
 from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
@@ -257,6 +258,7 @@ class ModelManager:
         self._descriptions = OllamaDescriptions(self.client)
         # AI Selector asks through this client: a context other than that of the load would load the model anew.
         self.client.context_of = self.context_of
+        news = Bell()
         self._worker = DownloadWorker(
             self.client,
             self.store,
@@ -267,8 +269,9 @@ class ModelManager:
             now_text=_now,
             at_once=downloads_at_once,
             patience=patience,
+            news=news,
         )
-        self._watch = DownloadWatch(self._worker)
+        self._watch = JobWatch([Watched("download", self._worker.all, lambda job: job.model_dump(mode="json"))], news)
         self._registry = registry or RegistryClient(self._registry_at)
         self._probe = HardwareProbe(self.client.is_local, _now)
         self._hardware = hardware
@@ -559,7 +562,7 @@ class ModelManager:
             if job.state is not DownloadState.INTERRUPTED or self._worker.closed:
                 break
             # Whoever had it has gone, or could not write down its end; the caller still wants the model.
-            job = self._worker.resume(job.id, listener)
+            job = self._worker.resume(job.id, listener.meet)
         if problem := downloads.failure_of(job):
             raise problem
         return job
@@ -599,12 +602,12 @@ class ModelManager:
         """Take over every download that was interrupted, also by the end of another process."""
         return self._worker.resume_interrupted()
 
-    def watching_downloads(self) -> AbstractContextManager[EventHub]:
-        """Return a context in which a hub tells every change of every download, also of other processes."""
+    def watching_jobs(self) -> AbstractContextManager[EventHub]:
+        """Return a context in which a hub tells every change of every job, also of other processes."""
         return self._watch.watching()
 
     def end_watching(self) -> None:
-        """Send everybody home who watches downloads: the end has begun."""
+        """Send everybody home who watches jobs: the end has begun."""
         self._watch.close()
 
     def pause_download(self, job_id: str) -> DownloadJob:

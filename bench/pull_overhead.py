@@ -110,7 +110,7 @@ def first_progress_ms() -> float:
     nobody = RegistryClient(lambda host: "http://127.0.0.1:9")
     with ScriptedServer(ollama) as server, tempfile.TemporaryDirectory() as folder:
         manager = ModelManager(server.url, Path(folder) / "document.json", registry=nobody)
-        with manager.watching_downloads() as hub:
+        with manager.watching_jobs() as hub:
             job, seen = manager.start_download(TAG), hub.last_id
             while True:
                 events = hub.since(seen, 5.0)

@@ -19,11 +19,12 @@ interrupted → cancelled, when nobody wants it any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from model_core import names, pull_progress
-from model_core.errors import DownloadFailed, InvalidTransition, ModelManagerError, from_facts
+from model_core.errors import DownloadFailed, ModelManagerError, from_facts
+from model_core.jobs import JobKind
 from model_core.pull_progress import Progress
 from model_core.records import DownloadJob, DownloadState
 
@@ -65,23 +66,6 @@ GOALS: Mapping[str, DownloadState] = {"pause": _S.PAUSED, "cancel": _S.CANCELLED
 ENDED_KEPT = 20
 
 
-def moved(job: DownloadJob, state: DownloadState, at: str, **changes: Any) -> DownloadJob:
-    """Return the job in another state. Raises InvalidTransition where nothing leads there."""
-    if state not in NEXT[job.state]:
-        raise InvalidTransition(job.id, f"become {state}", job.state, sorted(NEXT[job.state]))
-    finished = at if state in ENDED else None
-    known = {"state": state, "updated_at": at, "finished_at": finished, "version": job.version + 1}
-    # What has just changed its state has no speed yet.
-    calm = {"bytes_per_second": None, "eta_seconds": None}
-    return job.model_copy(update={**known, **calm, **changes})
-
-
-def check_wish(job: DownloadJob, wish: str) -> None:
-    """Raise InvalidTransition where a download in this state cannot do what is wished."""
-    if wish not in WISHES[job.state]:
-        raise InvalidTransition(job.id, wish, job.state, WISHES[job.state])
-
-
 def left_behind(job: DownloadJob, state: DownloadState) -> str | None:
     """Return what to tell of a download that somebody stopped: what stays, and how to go on."""
     if state is _S.PAUSED:
@@ -93,6 +77,24 @@ def left_behind(job: DownloadJob, state: DownloadState) -> str | None:
         f"Cancelled. {kept} may stay on Ollama's disk until Ollama is started again more than an hour later; "
         "resume goes on from there."
     )
+
+
+KIND: JobKind[DownloadJob, DownloadState] = JobKind(
+    noun="download",
+    next=NEXT,
+    owned=OWNED,
+    ended=ENDED,
+    wishes=WISHES,
+    goals=GOALS,
+    queued=_S.QUEUED,
+    interrupted=_S.INTERRUPTED,
+    failed=_S.FAILED,
+    orphaned="the program that was downloading has ended; resume goes on from there",
+    left_behind=left_behind,
+    # What has just changed its state has no speed yet.
+    still={"bytes_per_second": None, "eta_seconds": None},
+)
+moved, check_wish, without = KIND.moved, KIND.check_wish, KIND.without
 
 
 def reordered(jobs: Mapping[str, DownloadJob], job_id: str, position: int) -> dict[str, DownloadJob]:
@@ -108,13 +110,6 @@ def reordered(jobs: Mapping[str, DownloadJob], job_id: str, position: int) -> di
     queued.insert(position, job_id)
     places = iter(queued)
     return {key: jobs[key] for key in (next(places) if jobs[k].state is _S.QUEUED else k for k in jobs)}
-
-
-def without(jobs: Mapping[str, DownloadJob], job_id: str) -> dict[str, DownloadJob]:
-    """Return the jobs without one that has ended. Raises InvalidTransition for one that has not."""
-    if job_id in jobs:
-        check_wish(jobs[job_id], "forget")
-    return {key: job for key, job in jobs.items() if key != job_id}
 
 
 def shown(job: DownloadJob, progress: Progress, at: str, **changes: Any) -> DownloadJob:
@@ -157,20 +152,13 @@ def same_download(
     return None
 
 
-def ahead_of(jobs: Iterable[DownloadJob], job: DownloadJob) -> list[DownloadJob]:
+def ahead_of(jobs: Collection[DownloadJob], job: DownloadJob) -> list[DownloadJob]:
     """Return what this one waits for: what was asked for earlier and still waits, and what fetches the same tag.
 
     Two pulls of one tag at a time can bring Ollama down, also where they are for two names.
     """
-    ahead, is_earlier = [], True
-    for other in jobs:
-        if other.id == job.id:
-            is_earlier = False
-        elif other.state is _S.QUEUED:
-            ahead += [other] if is_earlier else []
-        elif other.state in OWNED and names.same(other.tag, job.tag):
-            ahead.append(other)
-    return ahead
+    pulling = [other for other in jobs if other.id != job.id and other.state in OWNED and other.state is not _S.QUEUED]
+    return KIND.queued_before(jobs, job) + [other for other in pulling if names.same(other.tag, job.tag)]
 
 
 def failure_of(job: DownloadJob) -> ModelManagerError | None:
@@ -194,7 +182,4 @@ def in_the_way(jobs: Iterable[DownloadJob], model: str) -> DownloadJob | None:
 
 def pruned(jobs: Mapping[str, DownloadJob]) -> dict[str, DownloadJob]:
     """Return the jobs without the ended ones that are too old to keep."""
-    ended = [key for key, job in jobs.items() if job.state in ENDED]
-    too_many = len(ended) - ENDED_KEPT
-    gone = sorted(ended, key=lambda key: jobs[key].finished_at or "")[: max(0, too_many)]
-    return {key: job for key, job in jobs.items() if key not in gone}
+    return KIND.pruned(jobs, ENDED_KEPT)

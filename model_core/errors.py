@@ -16,7 +16,7 @@
     ├── NameTaken                   Ollama holds another model of the user's under this id
     ├── InsufficientVram            does not fit the card, and the caller insisted that it must
     ├── InsufficientDisk            does not fit the disk
-    ├── InvalidTransition           a download cannot do this in the state it is in
+    ├── InvalidTransition           a job cannot do this in the state it is in
     ├── CannotStart                 a setting or the address to listen on cannot be used
     ├── DownloadFailed              a download ended without the model being there
     │   └── PullFailed              Ollama gave up a pull; says whether trying again can heal it
@@ -332,16 +332,19 @@ class InsufficientDisk(ModelManagerError):
 
 
 class InvalidTransition(ModelManagerError):
-    """A download cannot do this in the state it is in; ``allowed`` is what it can do."""
+    """A job cannot do this in the state it is in; ``allowed`` is what it can do.
+
+    kind  what the job is, "download" or "benchmark"; its id is the fact of that name
+    """
 
     code, title = "invalid_transition", "Not possible in this state"
 
-    def __init__(self, download: str, wish: str, state: str, allowed: Sequence[str]) -> None:
-        can = f"It allows {', '.join(allowed)}." if allowed else "It has ended; start a new download."
+    def __init__(self, job: str, wish: str, state: str, allowed: Sequence[str], kind: str = "download") -> None:
+        can = f"It allows {', '.join(allowed)}." if allowed else f"It has ended; start a new {kind}."
         super().__init__(
-            f"Download {download} is {state} and cannot {wish}.",
+            f"{kind.capitalize()} {job} is {state} and cannot {wish}.",
             can,
-            download=download,
+            **{kind: job},
             wish=wish,
             state=state,
             allowed=list(allowed),

@@ -292,6 +292,20 @@ class StoredModel(Record):
     history: History = Field(default_factory=dict)
 
 
+class Job(Record):
+    """What every job in the background has. ``version`` grows with every change that is published."""
+
+    id: str
+    state: str
+    percent: float | None = None
+    version: int = 0
+    started_at: str | None = None
+    updated_at: str | None = None
+    finished_at: str | None = None
+    error: dict[str, Any] | None = None
+    message: str | None = None
+
+
 class DownloadState(StrEnum):
     """The states of a download; downloads.py draws what leads where."""
 
@@ -313,10 +327,9 @@ class LayerProgress(Record):
     downloaded_bytes: int = 0
 
 
-class DownloadJob(Record):
-    """A download: what was asked for, and how far it is. ``version`` grows with every change that is published."""
+class DownloadJob(Job):
+    """A download: what was asked for, and how far it is."""
 
-    id: str
     model: str
     tag: str
     quantization: str | None = None
@@ -325,16 +338,9 @@ class DownloadJob(Record):
     total_bytes: int | None = None
     total_is_estimate: bool = False
     downloaded_bytes: int = 0
-    percent: float | None = None
     bytes_per_second: float | None = None
     eta_seconds: float | None = None
     attempt: int = 1
-    version: int = 0
-    started_at: str | None = None
-    updated_at: str | None = None
-    finished_at: str | None = None
-    error: dict[str, Any] | None = None
-    message: str | None = None
     layers: tuple[LayerProgress, ...] = ()
     already_installed: bool = False
 

@@ -271,7 +271,7 @@ def test_a_download_that_stands_still_is_told_again_as_a_sign_of_life(service, s
 
 def test_a_slow_watcher_skips_what_came_in_between_and_holds_nobody_up(service):
     pad, most = "x" * 20_000, 2000  # 40 MB: more than any socket holds
-    with watching(service) as slow, service.manager.watching_downloads() as hub:
+    with watching(service) as slow, service.manager.watching_jobs() as hub:
         slow.frame()
         for number in range(most):
             hub.publish("one", "download", {"download": {"state": "downloading", "number": number, "pad": pad}})

@@ -221,7 +221,7 @@ def test_an_order_that_comes_while_a_wish_is_looked_for_is_not_lost(manager, sim
             return super().wished(job_id)
 
     worker = manager._worker
-    worker._outside = replace(worker._outside, files=SlowToLook(manager.store.path))
+    worker._desk = replace(worker._desk, files=SlowToLook(manager.store.path))
     with held_up(simulator):
         job_id = manager.start_download(MODEL).id
         assert looking.wait(SOON_S)

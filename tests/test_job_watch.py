@@ -1,4 +1,4 @@
-"""What whoever watches downloads is told, whoever owns them."""
+"""What whoever watches jobs is told, whoever owns them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ended(download):
 
 
 def test_a_watcher_sees_a_download_from_its_start_to_its_end(manager):
-    with manager.watching_downloads() as hub:
+    with manager.watching_jobs() as hub:
         manager.start_download(MODEL)
 
         told = watch(hub, ended)
@@ -50,7 +50,7 @@ def test_all_watchers_are_told_the_same(manager):
     results = []
 
     def one() -> None:
-        with manager.watching_downloads() as hub:
+        with manager.watching_jobs() as hub:
             results.append(watch(hub, ended)[-1])
 
     threads = [threading.Thread(target=one) for _ in range(5)]
@@ -67,7 +67,7 @@ def test_all_watchers_are_told_the_same(manager):
 def test_who_comes_later_is_told_first_what_there_is(manager):
     manager.pull_model(MODEL)
 
-    with manager.watching_downloads() as hub:
+    with manager.watching_jobs() as hub:
         (event,) = hub.since(0)
 
     assert event.type == "download"
@@ -76,7 +76,7 @@ def test_who_comes_later_is_told_first_what_there_is(manager):
 
 def test_downloads_of_another_manager_on_the_same_document_are_seen_within_a_second(simulator, tmp_path):
     here, there = (ModelManager(simulator.url, tmp_path / "document.json") for _ in range(2))
-    with here.watching_downloads() as hub:
+    with here.watching_jobs() as hub:
         there.start_download(MODEL)
 
         started = time.monotonic()
@@ -89,7 +89,7 @@ def test_downloads_of_another_manager_on_the_same_document_are_seen_within_a_sec
 
 def test_what_was_taken_off_the_record_is_told_to_be_gone(manager):
     job = manager.pull_model(MODEL)
-    with manager.watching_downloads() as hub:
+    with manager.watching_jobs() as hub:
         seen = hub.last_id
         manager.forget_download(job.id)
 
@@ -101,10 +101,10 @@ def test_what_was_taken_off_the_record_is_told_to_be_gone(manager):
 
 
 def test_nothing_looks_when_nobody_watches(manager):
-    with manager.watching_downloads():
+    with manager.watching_jobs():
         pass
 
     deadline = time.monotonic() + 5
-    while "download-watch" in {thread.name for thread in threading.enumerate()} and time.monotonic() < deadline:
+    while "job-watch" in {thread.name for thread in threading.enumerate()} and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert "download-watch" not in {thread.name for thread in threading.enumerate()}
+    assert "job-watch" not in {thread.name for thread in threading.enumerate()}
