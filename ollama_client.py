@@ -18,8 +18,7 @@ import logging
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -37,15 +36,17 @@ from model_core.errors import (
     ModelManagerError,
     OllamaError,
     OllamaModelMissing,
+    OllamaTimeout,
     PullEnded,
     PullFailed,
 )
 from model_core.memory import DEFAULT_CONTEXT_TOKENS
 from model_core.ollama_host import is_loopback, read_host
 from model_core.records import Answer, CatalogEntry, InstalledModel, ModelDetails, RunningModel
-from ollama_wire import Call, Garbled, Json, Opened, Wire, objects, read_as
+from ollama_lines import Arrived, Ended, HungUp, LineStream
+from ollama_wire import Call, Garbled, Json, Line, Opened, Wire, objects, read_as
 
-__all__ = ["OllamaClient", "PullStream", "read_host"]
+__all__ = ["GenerateStream", "OllamaClient", "PullStream", "read_host"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,6 @@ DEFAULT_MODEL = "llama3.1:8b-instruct"
 
 # Ollama writes the first line of a pull before it asks the registry for anything.
 _PULL_BEGINS_WITHIN_S = 30.0
-# Events that wait for a slow reader. Beyond them the network's own buffers hold what comes.
-_WAITING_EVENTS = 1000
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -256,10 +255,18 @@ class OllamaClient:
         """
         wishes = {"keep_alive": keep_alive, "options": self._options(model, options)}
         body = {"model": model, "stream": False, **_given(wishes)}
-        call = Call("POST", "/api/generate", f"loading {model}", self._load_s, body, model)
+        call = self._loading_call(model, body)
         _, _, done = read_as(call, ollama_answers.piece, self._wire.answer(call))
         if not done:
             raise OllamaError(f"Ollama did not finish loading {model}, and did not say why.", "Look at Ollama's log.")
+
+    def loading(self, model: str, *, options: Json | None = None) -> GenerateStream:
+        """Begin what load does, and return what tells of it: closing it stops the load. Raises nothing yet."""
+        body = {"model": model, "stream": False, "options": self._options(model, options)}
+        return GenerateStream(self._wire, self._loading_call(model, body), self._load_s)
+
+    def _loading_call(self, model: str, body: Json) -> Call:
+        return Call("POST", "/api/generate", f"loading {model}", self._load_s, body, model)
 
     def unload(self, model: str) -> None:
         """Ask for the memory back. It is free a little later; running() shows when. Raises OllamaModelMissing."""
@@ -361,6 +368,25 @@ class OllamaClient:
                 raise AnswerCutShort(model, sum(map(len, texts)))
         said = {"text": "".join(texts), "thinking": "".join(thoughts)}
         yield read_as(call, lambda data: ollama_answers.answer(model, data, **said), line)
+
+    def generating(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        options: Json | None = None,
+        system: str | None = None,
+        images: Sequence[bytes | str] | None = None,
+        think: bool | str | None = None,
+    ) -> GenerateStream:
+        """Begin a generation, and return what tells of it: it can be hung up on at any moment. Raises nothing yet.
+
+        Until the first piece it may take as long as a load, since it can contain one.
+        """
+        wishes = {"options": self._options(model, options), "system": system, "think": think}
+        body = {"model": model, "prompt": prompt, "stream": True, **_given(wishes), **_images(images)}
+        call = Call("POST", "/api/generate", f"generating with {model}", self._load_s, body, model)
+        return GenerateStream(self._wire, call, self._generate_s)
 
     # --- what AutoDev's own client offers ----------------------------------------------------------------------------
 
@@ -524,22 +550,12 @@ class OllamaClient:
 
 
 class PullStream:
-    """One pull, as Ollama tells of it. Close it in any case: as long as it is open, Ollama goes on.
-
-    A thread of its own takes the lines from the network, so that a reader can wait with a limit, and can be woken:
-    after a time-out, Python's buffered sockets cannot be read again.
-    """
+    """One pull, as Ollama tells of it. Close it in any case: as long as it is open, Ollama goes on."""
 
     def __init__(self, model: str, opened: Opened) -> None:
-        self.model = model
-        self._opened = opened
-        self._changed = threading.Condition()
-        self._events: deque[dict[str, Any]] = deque()
-        self._closed = False
-        self._ended: Exception | None = None
-        self._thread = threading.Thread(target=self._take, name=f"pull {model}", daemon=True)
+        self.model, self._opened = model, opened
         try:
-            self._thread.start()
+            self._lines = LineStream(f"pull {model}", _released_after(opened), opened.line.hang_up)
         except RuntimeError:  # the system has no more threads to give
             opened.release()
             raise
@@ -558,18 +574,14 @@ class PullStream:
         {"status": "success"} is the last one. Raises PullFailed where Ollama says `error`, or ends without success;
         PullEnded after either, and after close.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._events or self._ended or self._closed, timeout_s)
-            if self._closed:
-                raise PullEnded(self.model)
-            if not self._events and self._ended is None:
-                return None
-            event = self._events.popleft() if self._events else None
-            self._changed.notify_all()
-        if event is None:
+        try:
+            arrived = self._lines.read(timeout_s)
+        except HungUp:
+            raise PullEnded(self.model) from None
+        except Ended as end:
             self.close()
-            raise _failed(self.model, self._how_it_ended()) from self._ended
-        return self._judged(event)
+            raise _failed(self.model, _how_it_ended(end.why)) from end.why
+        return None if arrived is None else self._judged(arrived.event)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
@@ -582,13 +594,7 @@ class PullStream:
 
     def close(self) -> None:
         """End the pull unless it has ended: Ollama sees the connection close, and stops. From any thread, and again."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._opened.hang_up()
-        if threading.current_thread() is not self._thread:
-            # It wakes at once; where it does not (Windows), it does when Ollama closes its side, and harms nobody.
-            self._thread.join(timeout=1.0)
+        self._lines.close()
 
     def _judged(self, event: dict[str, Any]) -> dict[str, Any]:
         text = ollama_answers.error_text(event)
@@ -599,28 +605,97 @@ class PullStream:
             self.close()
         return event
 
-    def _how_it_ended(self) -> pull_errors.PullProblem:
-        if isinstance(self._ended, Garbled):
-            return pull_errors.classify(f"something that is not its JSON ({self._ended})")
-        return pull_errors.CUT_SHORT
 
-    def _take(self) -> None:
-        ended: Exception = EOFError("the stream ended")
-        try:
-            for event in objects(self._opened.response):
-                with self._changed:
-                    self._changed.wait_for(lambda: len(self._events) < _WAITING_EVENTS or self._closed)
-                    if self._closed:
-                        return
-                    self._events.append(event)
-                    self._changed.notify_all()
-        except Exception as error:  # whatever it is, the reader must hear of it, or it would wait for ever
-            ended = error
-        finally:
-            self._opened.release()
-            with self._changed:
-                self._ended = ended
-                self._changed.notify_all()
+class GenerateStream:
+    """One generation, or one load, as Ollama tells of it: closing it stops Ollama, also before the first word.
+
+    silence_s      so long nothing may come once the answer has begun
+    first_piece_s  from the moment the connection stood to the first piece with text in it; None before, or without any
+    """
+
+    def __init__(self, wire: Wire, call: Call, silence_s: float) -> None:
+        self.first_piece_s: float | None = None
+        self._call, self._silence_s = call, silence_s
+        self._line = Line()
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._heard_s: float | None = None
+        lines = wire.lines_on(self._line, call)
+        self._lines = LineStream(f"generate {call.model}", lines, self._line.hang_up)
+
+    def __enter__(self) -> GenerateStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def finished(self, timeout_s: float) -> Answer | None:
+        """Return the whole answer as soon as it is there, None where it is not within the time.
+
+        Raises OllamaModelMissing, AnswerCutShort where Ollama stopped before the end, OllamaTimeout, OllamaError.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                arrived = self._lines.read(left_s)
+            except HungUp:
+                raise AnswerCutShort(self._model, self._characters) from None
+            except Ended as end:
+                raise self._failure(end.why) from end.why
+            if arrived is None:
+                break
+            if answer := self._taken(arrived):
+                return answer
+        if self._heard_s is not None and time.monotonic() - self._heard_s > self._silence_s:
+            raise OllamaTimeout(self._call.what, self._silence_s)
+        return None
+
+    def close(self) -> None:
+        """Have Ollama stop, unless it is done. From any thread, and again."""
+        self._lines.close()
+
+    @property
+    def _model(self) -> str:
+        return self._call.model or ""
+
+    @property
+    def _characters(self) -> int:
+        return sum(map(len, self._texts))
+
+    def _taken(self, arrived: Arrived) -> Answer | None:
+        """Take in one piece; return the answer if it was the last."""
+        text, thought, done = read_as(self._call, ollama_answers.piece, arrived.event)
+        self._heard_s = arrived.at_s
+        if self.first_piece_s is None and (text or thought) and self._line.connected_s is not None:
+            self.first_piece_s = arrived.at_s - self._line.connected_s
+        self._texts.append(text)
+        self._thoughts.append(thought)
+        if not done:
+            return None
+        said = {"text": "".join(self._texts), "thinking": "".join(self._thoughts)}
+        return read_as(self._call, lambda data: ollama_answers.answer(self._model, data, **said), arrived.event)
+
+    def _failure(self, why: Exception) -> Exception:
+        if isinstance(why, ModelManagerError):
+            return why
+        if isinstance(why, EOFError):
+            return AnswerCutShort(self._model, self._characters)
+        return OllamaError(f"The answer of {self._model} could not be read ({type(why).__name__}).", "Try again.")
+
+
+def _released_after(opened: Opened) -> Generator[dict[str, Any]]:
+    try:
+        yield from objects(opened.response)
+    finally:
+        opened.release()
+
+
+def _how_it_ended(why: Exception) -> pull_errors.PullProblem:
+    if isinstance(why, Garbled):
+        return pull_errors.classify(f"something that is not its JSON ({why})")
+    return pull_errors.CUT_SHORT
 
 
 def _failed(model: str, problem: pull_errors.PullProblem) -> PullFailed:

@@ -73,27 +73,36 @@ class Call:
     connect_timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Opened:
-    """An answer that goes on, on a connection of its own."""
+class Line:
+    """The connection of one call, in the hands of who may hang up before there is an answer.
 
-    response: requests.Response
-    session: requests.Session
-    sock: socket.socket | None
+    connected_s  when it stood, on the monotonic clock; None before
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.connected_s: float | None = None
+        self.sock: socket.socket | None = None
+        self._hung_up = False
+        self._lock = threading.Lock()
         _open.add(self)
+
+    def connected(self, sock: socket.socket) -> None:
+        """Take the socket, and hang up at once where that was wished before there was one."""
+        with self._lock:
+            self.sock, self.connected_s = sock, time.monotonic()
+            if self._hung_up:
+                self._shut_down()
 
     def hang_up(self) -> None:
         """Wake whoever reads, and let the other side see the end. From any thread; closing would wake nobody."""
+        with self._lock:
+            self._hung_up = True
+            self._shut_down()
+
+    def _shut_down(self) -> None:
         if self.sock is not None:
             with suppress(OSError):  # it is closed already
                 self.sock.shutdown(socket.SHUT_RDWR)
-
-    def release(self) -> None:
-        """Close for good. From the thread that reads."""
-        self.response.close()
-        self.session.close()
 
     def abandon(self) -> None:
         """In a fork: let go of a connection that belongs to the process that forked, without a word to Ollama."""
@@ -102,13 +111,27 @@ class Opened:
                 os.close(self.sock.detach())
 
 
-_open: weakref.WeakSet[Opened] = weakref.WeakSet()
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """An answer that goes on, on a connection of its own."""
+
+    response: requests.Response
+    session: requests.Session
+    line: Line
+
+    def release(self) -> None:
+        """Close for good. From the thread that reads."""
+        self.response.close()
+        self.session.close()
+
+
+_open: weakref.WeakSet[Line] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     # A fork that kept them would keep Ollama busy after the process that forked has died, for as long as it lives.
-    for opened in list(_open):
-        opened.abandon()
+    for line in list(_open):
+        line.abandon()
 
 
 if hasattr(os, "register_at_fork"):
@@ -141,19 +164,24 @@ class Wire:
     def lines(self, call: Call) -> Generator[dict[str, Any]]:
         """Yield the objects of an answer that comes line by line. An `error` among them is raised."""
         with self._sent(call) as response:
-            try:
-                for event in objects(response):
-                    text = ollama_answers.error_text(event)
-                    if text is not None:
-                        raise _error(call, 200, clean(text))
-                    yield event
-            except Garbled as error:
-                raise _not_ollama(call, error.line) from error
+            yield from _good_objects(call, response)
 
-    def opened(self, call: Call) -> Opened:
+    def lines_on(self, line: Line, call: Call) -> Generator[dict[str, Any]]:
+        """Yield the same over a connection of its own, which may be hung up on at any moment.
+
+        Once the answer has begun, it may be silent for as long as it likes.
+        """
+        opened = self.opened(call, line)
+        try:
+            with self._translated(call):
+                yield from _good_objects(call, opened.response)
+        finally:
+            opened.release()
+
+    def opened(self, call: Call, line: Line | None = None) -> Opened:
         """Return an answer that may be silent for as long as it likes, once it has begun."""
-        sockets: list[socket.socket] = []
-        session = _new_session(_TellingAdapter(sockets.append))
+        line = line or Line()
+        session = _new_session(_TellingAdapter(line.connected))
         try:
             with self._translated(call):
                 response = self._request(session, call)
@@ -161,9 +189,9 @@ class Wire:
         except BaseException:
             session.close()
             raise
-        for sock in sockets:
-            sock.settimeout(None)
-        return Opened(response, session, sockets[-1] if sockets else None)
+        if line.sock is not None:
+            line.sock.settimeout(None)
+        return Opened(response, session, line)
 
     @contextmanager
     def _sent(self, call: Call, content: Any = None) -> Iterator[requests.Response]:
@@ -343,6 +371,17 @@ def objects(response: requests.Response) -> Iterator[dict[str, Any]]:
         if not isinstance(data, dict):
             raise Garbled(line)
         yield data
+
+
+def _good_objects(call: Call, response: requests.Response) -> Iterator[dict[str, Any]]:
+    try:
+        for event in objects(response):
+            text = ollama_answers.error_text(event)
+            if text is not None:
+                raise _error(call, 200, clean(text))
+            yield event
+    except Garbled as error:
+        raise _not_ollama(call, error.line) from error
 
 
 def _lines(response: requests.Response) -> Iterator[tuple[bytes, bool]]:

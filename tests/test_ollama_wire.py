@@ -15,9 +15,18 @@ import warnings
 import pytest
 from scripted_server import PATIENCE_S, Connection, ScriptedServer, answering, sending
 
-from model_core.errors import AnswerCutShort, OllamaError, OllamaTimeout, OllamaUnavailable, PullEnded, PullFailed
+from model_core.errors import (
+    AnswerCutShort,
+    OllamaBusy,
+    OllamaError,
+    OllamaModelMissing,
+    OllamaTimeout,
+    OllamaUnavailable,
+    PullEnded,
+    PullFailed,
+)
 from ollama_client import OllamaClient
-from ollama_wire import LONGEST_BODY, LONGEST_LINE
+from ollama_wire import LONGEST_BODY, LONGEST_LINE, Call, Line
 
 VERSION = {"version": "0.33.0"}
 
@@ -406,7 +415,7 @@ def test_a_pull_may_be_silent_for_longer_than_a_call():
 
     with ScriptedServer(pulling(verify)) as server, OllamaClient(server.url).pull("m") as pull:
         # The limit for the beginning is 30 s; nobody wants to wait that long to see that it is gone.
-        assert pull._opened.sock.gettimeout() is None
+        assert pull._opened.line.sock.gettimeout() is None
         gone_on.set()
         assert [event["status"] for event in pull] == ["pulling manifest", "success"]
 
@@ -450,13 +459,13 @@ def test_a_pull_is_closed_by_the_server_that_floods_it_too():
 
     with ScriptedServer(pulling(flood)) as server:
         pull = OllamaClient(server.url).pull("m")
-        until(lambda: len(pull._events) >= 1000, "a full queue")
+        until(lambda: len(pull._lines._waiting) >= 1000, "a full queue")
         begun = time.monotonic()
         pull.close()
         until(lambda: closed_at, "the closing")
 
         assert closed_at[0] - begun < 1.0
-        assert len(pull._events) == 1000
+        assert len(pull._lines._waiting) == 1000
 
 
 def test_a_slow_reader_loses_nothing():
@@ -467,7 +476,7 @@ def test_a_slow_reader_loses_nothing():
         connection.end_stream()
 
     with ScriptedServer(pulling(many)) as server, OllamaClient(server.url).pull("m") as pull:
-        until(lambda: len(pull._events) >= 1000, "a full queue")
+        until(lambda: len(pull._lines._waiting) >= 1000, "a full queue")
         events = list(pull)
 
     assert [event["number"] for event in events[1:-1]] == list(range(5000))
@@ -521,7 +530,7 @@ def test_neither_threads_nor_sockets_are_left_behind():
         for _ in range(20):
             with client.pull("m") as pull:
                 pull.read(PATIENCE_S)
-                sockets.append(pull._opened.sock)
+                sockets.append(pull._opened.line.sock)
         client.close()
         gc.collect()
 
@@ -558,3 +567,138 @@ def test_over_tls_too_closing_is_seen_within_a_second(tmp_path, monkeypatch):
         until(lambda: closed_at, "the closing")
         assert closed_at[0] - begun < 1.0
         assert pull_threads() == []
+
+
+# --- a generation that can be left at any moment ---
+
+
+def answer_of(stream):
+    """The whole answer, or what was raised in its place."""
+    return until_there(lambda: stream.finished(0.1), "the answer")
+
+
+def until_there(call, what: str):
+    deadline = time.monotonic() + PATIENCE_S
+    while (found := call()) is None:
+        assert time.monotonic() < deadline, f"in vain: {what}"
+    return found
+
+
+def test_a_generation_is_told_whole_with_the_time_to_its_first_piece():
+    gone_on = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.receive()
+        gone_on.wait(PATIENCE_S)
+        connection.begin_stream()
+        connection.line({"response": "", "done": False})
+        connection.line({"response": "Soft ", "done": False})
+        connection.line({"response": "light.", "done": False})
+        connection.line({"response": "", "done": True, "done_reason": "stop", "eval_count": 2, "eval_duration": 10**9})
+        connection.end_stream()
+
+    with ScriptedServer(script) as server, OllamaClient(server.url).generating("m", "x") as stream:
+        begun = time.monotonic()
+        nothing_yet = stream.finished(0.05), stream.first_piece_s
+        held_s = time.monotonic() - begun
+        gone_on.set()
+        answer = answer_of(stream)
+
+        assert nothing_yet == (None, None)
+        assert (answer.text, answer.done_reason, answer.tokens_per_second) == ("Soft light.", "stop", 2.0)
+        assert held_s / 2 < stream.first_piece_s < PATIENCE_S
+
+
+def test_a_load_says_nothing_and_is_done():
+    with (
+        ScriptedServer(answering({"response": "", "done": True, "done_reason": "load"})) as server,
+        OllamaClient(server.url).loading("m", options={"num_ctx": 4096}) as stream,
+    ):
+        answer = answer_of(stream)
+
+        assert (answer.text, answer.done_reason, stream.first_piece_s) == ("", "load", None)
+
+
+@pytest.mark.parametrize("begin", ["loading", "generating"])
+def test_hanging_up_before_the_first_word_is_seen_by_ollama_within_a_second(begin):
+    asked, closed_at = threading.Event(), []
+
+    def script(connection: Connection) -> None:
+        connection.receive()
+        asked.set()
+        closed_at.append(connection.wait_until_closed())
+
+    with ScriptedServer(script) as server:
+        client = OllamaClient(server.url)
+        stream = client.loading("m") if begin == "loading" else client.generating("m", "x")
+        assert asked.wait(PATIENCE_S)
+        begun = time.monotonic()
+        stream.close()
+        until(lambda: closed_at, "the closing")
+
+        assert closed_at[0] - begun < 1.0
+        with pytest.raises(AnswerCutShort):
+            stream.finished(0.1)
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("generate ")]
+
+
+def test_what_is_hung_up_on_before_it_is_connected_is_never_asked():
+    requests = []
+
+    def script(connection: Connection) -> None:
+        requests.append(connection.receive())
+
+    with ScriptedServer(script) as server:
+        line = Line()
+        line.hang_up()
+        call = Call("POST", "/api/generate", "generating", 1.0, {"model": "m"}, "m")
+
+        with pytest.raises(OllamaUnavailable):
+            list(OllamaClient(server.url)._wire.lines_on(line, call))
+
+    assert requests in ([], [None])
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (answering({"error": "model 'm' not found"}, "404 Not Found"), OllamaModelMissing),
+        (answering({"error": "server busy, please try again."}, "503 Service Unavailable"), OllamaBusy),
+        (answering({"response": "So", "done": False}), AnswerCutShort),
+        (answering({"error": "the runner has gone"}), OllamaError),
+        (sending(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"), OllamaError),
+        (answering(b"<html>"), OllamaError),
+        (answering({"response": 3}), OllamaError),
+    ],
+    ids=["missing", "busy", "cut short", "error line", "broken off", "a page", "nonsense"],
+)
+def test_a_generation_that_goes_wrong_is_a_typed_error(script, kind):
+    with (
+        ScriptedServer(script) as server,
+        OllamaClient(server.url).generating("m", "x") as stream,
+        pytest.raises(kind),
+    ):
+        answer_of(stream)
+
+
+def test_nobody_there_is_told_by_a_generation_too():
+    with (
+        OllamaClient(f"http://127.0.0.1:{free_port()}").generating("m", "x") as stream,
+        pytest.raises(OllamaUnavailable),
+    ):
+        answer_of(stream)
+
+
+def test_a_generation_that_falls_silent_in_the_middle_ends_in_a_timeout():
+    def script(connection: Connection) -> None:
+        connection.receive()
+        connection.begin_stream()
+        connection.line({"response": "So", "done": False})
+        connection.wait_until_closed()
+
+    with (
+        ScriptedServer(script) as server,
+        OllamaClient(server.url, generate_timeout_s=0.1).generating("m", "x") as stream,
+        pytest.raises(OllamaTimeout),
+    ):
+        answer_of(stream)
