@@ -26,6 +26,7 @@ from api_model_events import HEARTBEAT_S, USUAL_STREAMS, EventApi, Streams
 from api_model_guard import Guard
 from api_model_problems import Problems
 from api_model_requests import (
+    BenchmarkQuery,
     Check,
     Compare,
     Download,
@@ -33,6 +34,7 @@ from api_model_requests import (
     ImportQuery,
     ListQuery,
     Load,
+    Measure,
     Move,
     Nothing,
     OneModel,
@@ -46,6 +48,7 @@ from api_model_requests import (
     read_raw,
 )
 from api_model_tickets import TICKET_S, Tickets
+from model_core import benchmark_results, benchmarks
 from model_core.candidates import Criteria
 from model_core.errors import InvalidRequest, StoreError
 from model_core.loading import Phase
@@ -58,7 +61,8 @@ NDJSON = "application/x-ndjson"
 
 # Whoever reads a query checks it; to all other routes every field is unknown.
 _READS_A_QUERY = {
-    "list_models", "delete", "show_download", "statistics", "import_document", "events", "websocket", "no_view",
+    "list_models", "delete", "show_download", "show_benchmark", "statistics", "import_document", "events", "websocket",
+    "no_view",
 }  # fmt: skip
 
 
@@ -126,6 +130,12 @@ class ModelApi:
             ("/downloads/<download_id>/cancel", "POST", self.cancel_download),
             ("/downloads/<download_id>/move", "POST", self.move_download),
             ("/downloads/<download_id>", "DELETE", self.forget_download),
+            ("/benchmarks", "POST", self.start_benchmark),
+            ("/benchmarks", "GET", self.list_benchmarks),
+            ("/benchmarks/<benchmark_id>", "GET", self.show_benchmark),
+            ("/benchmarks/<benchmark_id>/cancel", "POST", self.cancel_benchmark),
+            ("/benchmarks/<benchmark_id>/resume", "POST", self.resume_benchmark),
+            ("/benchmarks/<benchmark_id>", "DELETE", self.forget_benchmark),
             ("/ticket", "POST", self.ticket),
             ("/recommend", "POST", self.recommend),
             ("/check_compatibility", "POST", self.check_compatibility),
@@ -320,6 +330,58 @@ class ModelApi:
         read_body(Nothing)
         answer = {"ticket": self._tickets.issue(), "expires_in": TICKET_S}
         return self._answer(answer, headers={"Cache-Control": "no-store"})
+
+    # --- benchmarks --------------------------------------------------------------------------------------------------
+
+    def start_benchmark(self) -> Response:
+        """Measure installed models on the same prompts, in the background: 202 and where to look."""
+        asked = read_body(Measure)
+        job = self._manager.start_benchmark(
+            asked.models,
+            asked.prompts,
+            asked.photos(),
+            asked.runs,
+            answer_tokens=asked.answer_tokens,
+            context_tokens=asked.context_tokens,
+            seed=asked.seed,
+        )
+        headers = {"Location": url_for(".show_benchmark", benchmark_id=job.id), "Retry-After": "1"}
+        measured, answers = (
+            _counted(len(job.models), "model is", "models are"),
+            _counted(job.total, "answer", "answers"),
+        )
+        told = f"{measured} being measured: {answers}."
+        return self._answer({"message": told, "benchmark": job}, 202, headers)
+
+    def list_benchmarks(self) -> Response:
+        """Every benchmark that is kept, without the single answers."""
+        jobs = self._manager.benchmarks()
+        return self._answer({"benchmarks": [benchmarks.brief(job) for job in jobs], "count": len(jobs)})
+
+    def show_benchmark(self, benchmark_id: str) -> Response:
+        """One benchmark with all that was measured; with wait and since, as soon as there is something newer."""
+        asked = read_query(BenchmarkQuery)
+        with self._held(asked.wait):
+            job = self._manager.benchmark(benchmark_id, since=asked.since, wait_s=asked.wait)
+        if asked.format == "json":
+            return self._answer({"benchmark": job})
+        headers = {"Content-Disposition": f'attachment; filename="benchmark-{job.id}.csv"'}
+        return Response(benchmark_results.as_csv(job), headers=headers, content_type="text/csv; charset=utf-8")
+
+    def cancel_benchmark(self, benchmark_id: str) -> Response:
+        """End a benchmark; what was measured is kept."""
+        read_body(Nothing)
+        return self._answer({"benchmark": self._manager.cancel_benchmark(benchmark_id)})
+
+    def resume_benchmark(self, benchmark_id: str) -> Response:
+        """Go on with a benchmark that was interrupted."""
+        read_body(Nothing)
+        return self._answer({"benchmark": self._manager.resume_benchmark(benchmark_id)})
+
+    def forget_benchmark(self, benchmark_id: str) -> Response:
+        """Take a benchmark that has ended off the record."""
+        read_body(Nothing)
+        return self._answer({"benchmark": self._manager.forget_benchmark(benchmark_id)})
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 

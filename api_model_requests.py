@@ -5,6 +5,7 @@ Numbers are numbers and finite; a flag is true, false, 1, 0, yes or no. Whether 
 
 from __future__ import annotations
 
+import base64
 import codecs
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +15,10 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from api_model_problems import PayloadTooLarge
+from model_core.benchmark_records import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNS, DEFAULT_SEED
+from model_core.benchmarks import check_photos
 from model_core.errors import InvalidRequest
+from model_core.memory import DEFAULT_CONTEXT_TOKENS
 
 LONGEST_WAIT_S = 60.0
 MOST_EVENTS = 1000
@@ -99,6 +103,40 @@ class DownloadQuery(Asked):
 
     wait: float = Field(default=0.0, ge=0, le=LONGEST_WAIT_S)
     since: int | None = Field(default=None, ge=0)
+
+
+class Measure(Asked):
+    """What is to be measured; images in base64. How many of each there may be, and how long, the manager says."""
+
+    # Photos and prompts are longer than names are.
+    model_config = ConfigDict(str_max_length=None)
+
+    models: list[str]
+    prompts: list[str] | None = None
+    images: list[str] = []
+    runs: int = Field(default=DEFAULT_RUNS, strict=True)
+    answer_tokens: int = Field(default=DEFAULT_ANSWER_TOKENS, strict=True)
+    context_tokens: int = Field(default=DEFAULT_CONTEXT_TOKENS, strict=True)
+    seed: int = Field(default=DEFAULT_SEED, strict=True)
+
+    def photos(self) -> list[bytes]:
+        """Return the images as bytes. Raises InvalidRequest naming the one that is none."""
+        photos = [_decoded(image, number) for number, image in enumerate(self.images)]
+        check_photos(photos, "images")
+        return photos
+
+
+def _decoded(image: str, number: int) -> bytes:
+    try:
+        return base64.b64decode(image, validate=True)
+    except ValueError:
+        raise InvalidRequest(f"images.{number}", "is not base64", "Send the file's bytes in base64, alone.") from None
+
+
+class BenchmarkQuery(DownloadQuery):
+    """How a benchmark is told: as JSON, or its answers as a table."""
+
+    format: Literal["json", "csv"] = "json"
 
 
 class Server(Asked):

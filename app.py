@@ -149,7 +149,8 @@ def _catch_up(manager: ModelManager, settings: Settings, stopping: threading.Eve
         manager.hardware()  # a card that sleeps takes longer to answer than a request may wait
         if _synced(manager, stopping):
             resumed = manager.resume_downloads() if settings.auto_resume else []
-            logger.info("caught up downloads_taken_over=%d", len(resumed))
+            measured = manager.resume_benchmarks() if settings.auto_resume else []
+            logger.info("caught up downloads_taken_over=%d benchmarks_taken_over=%d", len(resumed), len(measured))
     except ModelManagerError as error:
         logger.warning("catching up failed reason=%s", error)
 

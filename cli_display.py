@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -187,20 +188,23 @@ class Display:
 
     # --- downloads ---------------------------------------------------------------------------------------------------
 
-    def shown_meanwhile(self, steps: Iterable[Json]) -> Iterator[Json]:
-        """Yield what becomes of a download and show it: as a bar at a terminal, else as a line for each phase."""
-        with self._progress() as draw:
+    def shown_meanwhile(self, steps: Iterable[Json], telling: Telling | None = None) -> Iterator[Json]:
+        """Yield what becomes of a job and show it: as a bar at a terminal, else as a line for each phase.
+
+        telling  how it is told of; left out: as a download
+        """
+        with self._progress(telling or DOWNLOADING) as draw:
             for job in steps:
                 draw(printable(job))
                 yield job
 
     @contextmanager
-    def _progress(self) -> Iterator[Lines | Bar]:
+    def _progress(self, telling: Telling) -> Iterator[Lines | Bar]:
         if self._can_draw:
             with Live(console=self.console, auto_refresh=False, transient=True) as live:
-                yield Bar(self.console, live)
+                yield Bar(self.console, live, telling)
         else:
-            yield Lines(self.console)
+            yield Lines(self.console, telling)
 
     @property
     def _can_draw(self) -> bool:
@@ -249,7 +253,7 @@ class Display:
         for answer in steps:
             for job in printable(answer["downloads"]):
                 if job["state"] in UNDER_WAY:
-                    each.setdefault(job["id"], Lines(self.console))(job)
+                    each.setdefault(job["id"], Lines(self.console, DOWNLOADING))(job)
             yield answer
 
     def _downloads(self, jobs: Sequence[Json]) -> RenderableType:
@@ -286,6 +290,62 @@ class Display:
     def forgotten(self, answer: Json) -> None:
         """Show that a download is off the record."""
         self._say(f"The download of {answer['download']['model']} is off the record.")
+
+    # --- benchmarks --------------------------------------------------------------------------------------------------
+
+    def warnings(self, job: Json) -> None:
+        """Say before it begins what a benchmark will suffer from."""
+        for warning in job["warnings"]:
+            self.note(f"Warning: {warning}")
+
+    def measured_meanwhile(self, steps: Iterable[Json]) -> Iterator[Json]:
+        """Yield what becomes of a benchmark and show it, as a download is shown."""
+        return self.shown_meanwhile(steps, MEASURING)
+
+    def benchmark(self, answer: Json) -> None:
+        """Show what a benchmark has found: a row for each model, ranges below the figures."""
+        job = answer["benchmark"]
+        answers = f"{_times(len(job['prompts']), 'prompt')}, {_times(job['runs'], 'run')}"
+        photos = f", {_times(len(job['photos']), 'photo')}" if job["photos"] else ""
+        where = f", on {job['gpu']}" if job["gpu"] else ""
+        self._say(f"Benchmark {job['id']}, {job['state']}: {answers}{photos}{where}.")
+        if job["state"] != "completed":
+            self._say(f"{job['message'] or job['phase']} ({_answers(job)})")
+        self.console.print(_results(job["summary"]))
+        if job["simulated"]:
+            self._say("Measured on a simulated Ollama: no figure is real.")
+        for line in filter(None, map(_exception, job["summary"])):
+            self._say(f"- {line}")
+        self.note(f"Every single answer: {self._program} --json benchmarks show {job['id']}")
+
+    def benchmarks(self, answer: Json) -> None:
+        """Show every benchmark that is kept."""
+        if not answer["benchmarks"]:
+            self._say("No benchmarks are kept.")
+            return
+        self._table(
+            ["Id", "State", "Answers", "Asked for", "Models"],
+            [
+                (
+                    job["id"],
+                    job["state"],
+                    f"{job['done']} of {job['total']}",
+                    moment(job["created_at"]),
+                    ", ".join(model["name"] for model in job["models"]),
+                )
+                for job in answer["benchmarks"]
+            ],
+            right=("Answers",),
+        )
+
+    def benchmark_stopped(self, answer: Json) -> None:
+        """Show what came of the wish that a benchmark end."""
+        job = answer["benchmark"]
+        if job["state"] in UNDER_WAY:
+            self._say(f"Benchmark {job['id']} is asked to end, and still {job['state']}.")
+            return
+        self._say(f"{job['message'] or job['state']}")
+        self.note(f"What was found: {self._program} benchmarks show {job['id']}")
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 
@@ -530,32 +590,94 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[RenderableType]], ri
     return table
 
 
-# --- a download while it goes on -------------------------------------------------------------------------------------
+def _results(summary: Iterable[Json]) -> Table:
+    """Return the table of a benchmark. It fits 80 columns: of what is too wide, the names of models are folded."""
+    figures = ("Tokens/s", "First token", "Answer", "Load", "Memory", "Failed")
+    columns = [Column(word, justify="right", no_wrap=True) for word in figures]
+    table = Table(Column("Model", overflow="fold"), *columns, box=None, pad_edge=False, header_style="bold")
+    for found in summary:
+        table.add_row(
+            found["model"],
+            _ranged(found["tokens_per_second"], 1),
+            _ranged(found["first_token_seconds"], 2, " s"),
+            _ranged(found["answer_seconds"], 1, " s"),
+            _ranged(found["load_seconds"], 1, " s"),
+            _in_memory(found),
+            f"{found['failures']} of {found['runs']}",
+        )
+    return table
+
+
+def _ranged(figures: Json | None, digits: int, unit: str = "") -> str:
+    """Return a median, and below it the range that it comes from."""
+    if figures is None:
+        return NOTHING
+    # Three figures tell the difference; what follows would only be wide.
+    digits = 0 if figures["max"] >= 100 else digits
+    median, low, high = (f"{figures[which]:.{digits}f}" for which in ("median", "min", "max"))
+    return f"{median}{unit}" if low == high else f"{median}{unit}\n{low}-{high}"
+
+
+def _in_memory(found: Json) -> str:
+    if found["size_bytes"] is None:
+        return NOTHING
+    share, size = found["gpu_share"], f"{found['size_bytes'] / 2**30:.1f} GiB"
+    if share is None:
+        return size
+    return f"{size}\n" + ("on card" if share >= 1 else "in RAM" if share <= 0 else f"{100 * share:.0f} % card")
+
+
+def _exception(found: Json) -> str | None:
+    """Return what the figures of a model do not say by themselves."""
+    unusual = found["failures"] or found["given_up"] or (found["gpu_share"] is not None and found["gpu_share"] < 1)
+    return f"{found['model']}: {found['words']}" if unusual else None
+
+
+def _times(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+# --- a job while it goes on ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How one kind of job is told of while it goes on.
+
+    place    another one is worth another line
+    line     what is told at that place
+    doing    what is going on now; the second is how long it has been, in words, or empty
+    figures  how far it is, the most telling first
+    """
+
+    place: Callable[[Json], object]
+    line: Callable[[Json], str]
+    doing: Callable[[Json, str], str]
+    figures: Callable[[Json], tuple[str, ...]]
 
 
 class Lines:
-    """A line for each phase of a download: for files and pipes."""
+    """A line for each phase of a job: for files and pipes."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last: tuple[str, int] | None = None
+    def __init__(self, console: Console, telling: Telling) -> None:
+        self._console, self._telling = console, telling
+        self._last: object = None
 
     def __call__(self, job: Json) -> None:
-        """Show the job as it stands now, if it has come to another phase or another attempt."""
-        place = (job["phase"], job["attempt"])
+        """Show the job as it stands now, if it has come to another place."""
+        place = self._telling.place(job)
         # How it ended is said after this, once.
         if place == self._last or job["phase"] == "done" or job["error"]:
             return
         self._last = place
-        size = f" ({_progress(job)})" if job["phase"] == "downloading" else ""
-        self._console.print(f"{job['model']}: {job['message'] or job['phase'] + size}", soft_wrap=True)
+        self._console.print(self._telling.line(job), soft_wrap=True)
 
 
 class Bar:
     """Two lines that are drawn anew: what is going on, and how far it is."""
 
-    def __init__(self, console: Console, live: Live) -> None:
-        self._console, self._live = console, live
+    def __init__(self, console: Console, live: Live, telling: Telling) -> None:
+        self._console, self._live, self._telling = console, live, telling
         self._phase, self._since_s = "", time.monotonic()
 
     def __call__(self, job: Json) -> None:
@@ -565,11 +687,11 @@ class Bar:
         age_s = time.monotonic() - self._since_s
         # Checking 40 GB takes minutes in which nothing else moves.
         age = f", for {_duration(age_s)}" if age_s >= PHASE_AGE_FROM_S and job["phase"] != "downloading" else ""
-        doing = Text(f"{job['model']}: {job['message'] or job['phase'] + age}", overflow="ellipsis", no_wrap=True)
+        doing = Text(self._telling.doing(job, age), overflow="ellipsis", no_wrap=True)
         self._live.update(Group(doing, self._figures(job)), refresh=True)
 
     def _figures(self, job: Json) -> Table | Text:
-        known = [figure for figure in (_percent(job), _progress(job), _rate(job), _left(job)) if figure != NOTHING]
+        known = [figure for figure in self._telling.figures(job) if figure != NOTHING]
         while len(known) > 1 and len("  ".join(known)) > self._console.width:
             known.pop()
         figures = Text("  ".join(known), no_wrap=True)
@@ -586,6 +708,29 @@ def _bar(job: Json, width: int = BAR_WIDTHS[0]) -> RenderableType:
     if job["percent"] is None:
         return NOTHING
     return ProgressBar(total=100, completed=job["percent"], width=width, complete_style="green")
+
+
+def _downloading_line(job: Json) -> str:
+    size = f" ({_progress(job)})" if job["phase"] == "downloading" else ""
+    return f"{job['model']}: {job['message'] or job['phase'] + size}"
+
+
+DOWNLOADING = Telling(
+    place=lambda job: (job["phase"], job["attempt"]),
+    line=_downloading_line,
+    doing=lambda job, age: f"{job['model']}: {job['message'] or job['phase'] + age}",
+    figures=lambda job: (_percent(job), _progress(job), _rate(job), _left(job)),
+)
+MEASURING = Telling(
+    place=lambda job: (job["phase"], job["message"]),
+    line=lambda job: f"{job['message'] or job['phase']} ({_answers(job)})",
+    doing=lambda job, age: f"{job['message'] or job['phase'] + age}",
+    figures=lambda job: (_percent(job), _answers(job)),
+)
+
+
+def _answers(job: Json) -> str:
+    return f"{job['done']} of {job['total']} answers"
 
 
 # --- values in words -------------------------------------------------------------------------------------------------

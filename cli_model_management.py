@@ -40,13 +40,13 @@ DONE, REFUSED, WRONG_USE, NO_OLLAMA, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES: Mapping[str, int] = {
     **dict.fromkeys(
         (
-            "cannot_delete_current", "cannot_start", "download_failed", "download_not_found", "host_not_allowed",
-            "insufficient_disk", "insufficient_vram", "internal_error", "invalid_transition", "method_not_allowed",
-            "model_in_use", "model_not_found", "model_not_installed", "model_not_published", "name_taken",
-            "no_current_model", "no_suitable_model", "not_found", "ollama_error", "origin_not_allowed",
-            "payload_too_large", "refused", "registry_unavailable", "service_unavailable", "service_unexpected",
-            "store_busy", "store_unreadable", "store_unwritable", "too_many_streams", "unauthorized",
-            "unsupported_media_type",
+            "benchmark_failed", "benchmark_not_found", "cannot_delete_current", "cannot_start", "capability_missing",
+            "download_failed", "download_not_found", "host_not_allowed", "insufficient_disk", "insufficient_vram",
+            "internal_error", "invalid_transition", "method_not_allowed", "model_in_use", "model_not_found",
+            "model_not_installed", "model_not_published", "name_taken", "no_current_model", "no_suitable_model",
+            "not_found", "ollama_error", "origin_not_allowed", "payload_too_large", "refused", "registry_unavailable",
+            "service_unavailable", "service_unexpected", "store_busy", "store_unreadable", "store_unwritable",
+            "too_many_streams", "unauthorized", "unsupported_media_type",
         ),
         REFUSED,
     ),
@@ -157,7 +157,7 @@ def _in_process(file: Path | None) -> RestClient:
         raise Problem({"success": False, **as_facts(error)}) from error
     token = settings.token.get_secret_value() if settings.token else None
     app = create_app(settings, manager)
-    return RestClient(InProcess(app, token, on_close=manager.close, owns=manager.owns_download))
+    return RestClient(InProcess(app, token, on_close=manager.close, owns=manager.owns_job))
 
 
 def _write_json(document: Json) -> None:
@@ -468,7 +468,7 @@ def _left_alone(here: Terminal, job: Json) -> Json:
     from rest_client import UNDER_WAY, Problem
 
     left: Json
-    if not here.service.owns_download(job["id"]):
+    if not here.service.owns_job(job["id"]):
         left = here.service.download(job["id"])["download"]
         return left
     try:
@@ -623,6 +623,186 @@ def _download_id(here: Terminal, which: str, wish: str) -> str:
         f"There is no download {which}.",
         f"Every one is listed by: {here.program} downloads",
     )
+
+
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+_A_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@commands.command()
+@click.argument("names", metavar="MODEL...", nargs=-1, required=True, type=model_name)
+@click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Ask this; may be given several times.")
+@click.option("--prompt-file", "files", type=_A_FILE, multiple=True, help="Ask what stands in this file.")
+@click.option("--photo", "photos", type=_A_FILE, multiple=True, help="Ask it of this photo; for models that see.")
+@click.option("--runs", type=int, metavar="N", help="How often each is asked; 3 when left out.")
+@click.option("--csv", "table", type=_A_FILE, help="Write every single answer's figures to this file, too.")
+@click.pass_obj
+def benchmark(
+    here: Terminal,
+    names: tuple[str, ...],
+    prompts: tuple[str, ...],
+    files: tuple[Path, ...],
+    photos: tuple[Path, ...],
+    runs: int | None,
+    table: Path | None,
+) -> None:
+    """Measure installed models on the same prompts, one after the other.
+
+    Without a prompt of your own they are asked for what AutoDev asks: a rating, keywords, a short critique. Leave the
+    machine alone meanwhile: what else it does is measured, too. Ctrl-C leaves a benchmark of this command interrupted,
+    to go on later; one of a service goes on.
+
+    \b
+    Example: junmai-models benchmark llama3.2:1b-instruct llama3.2:3b-instruct --runs 5
+    Example: junmai-models benchmark gemma3:4b qwen2.5vl:7b --photo wedding.jpg --csv wedding.csv
+    """
+    asked = [*prompts, *map(_read_text, files)]
+    answer = here.service.start_benchmark(names, asked or None, [_read(path, "--photo") for path in photos], runs)
+    if not here.as_json:
+        here.display.warnings(answer["benchmark"])
+    _measured(here, answer, table)
+
+
+def _read(path: Path, option: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint=option) from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read(path, "--prompt-file").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise click.BadParameter(f"{path} is no text in UTF-8.", param_hint="--prompt-file") from None
+
+
+def _measured(here: Terminal, answer: Json, table: Path | None = None) -> None:
+    """Show a benchmark until it is over, then what it found. Raises Problem where it found nothing, or at Ctrl-C."""
+    job = answer["benchmark"]
+    try:
+        steps = here.service.follow_benchmark(job)
+        if not here.as_json:
+            steps = here.display.measured_meanwhile(steps)
+        for job in steps:  # noqa: B007 - the last one is what counts
+            pass
+    except KeyboardInterrupt:
+        raise _left_measuring(here, job) from None
+    if job["state"] != "completed":
+        raise _not_measured(here, job)
+    if table is not None:
+        _save(table, here.service.benchmark_table(job["id"]))
+    here.show({**answer, "message": "The benchmark is done.", "benchmark": job}, lambda to, it: to.benchmark(it))
+
+
+def _left_measuring(here: Terminal, job: Json) -> Problem:
+    """Stop watching, and say what becomes of the benchmark: who works on it decides."""
+    from rest_client import UNDER_WAY, problem
+
+    if here.service.owns_job(job["id"]):
+        here.close()  # which interrupts it
+        with here.open() as face:
+            job = face.benchmark(job["id"])["benchmark"]
+    else:
+        job = here.service.benchmark(job["id"])["benchmark"]
+    if job["state"] in UNDER_WAY:
+        owner = f"the service at {here.url}" if here.url else "another program on this document"
+        happened = f"Benchmark {job['id']} goes on: {owner} measures."
+        remedy = (
+            f"How far it is: {here.program} benchmarks show {job['id']}\n"
+            f"Cancel it: {here.program} benchmarks cancel {job['id']}"
+        )
+    else:
+        happened, remedy = _so_far(job), _how_to_go_on(here, job)
+    return problem("interrupted", "Interrupted", happened, remedy, benchmark=job)
+
+
+def _not_measured(here: Terminal, job: Json) -> Problem:
+    from rest_client import Problem, problem
+
+    if job["error"]:
+        return Problem({"success": False, **job["error"], "benchmark": job})
+    happened = " ".join(filter(None, (_so_far(job), job["message"])))
+    return problem("benchmark_failed", "Benchmark failed", happened, _how_to_go_on(here, job), benchmark=job)
+
+
+def _so_far(job: Json) -> str:
+    return f"Benchmark {job['id']} is {job['state']}; {job['done']} of {job['total']} answers are kept."
+
+
+def _how_to_go_on(here: Terminal, job: Json) -> str:
+    if job["state"] == "interrupted":
+        return f"Go on from there: {here.program} benchmarks resume {job['id']}"
+    return f"What was found: {here.program} benchmarks show {job['id']}"
+
+
+@commands.group(invoke_without_command=True)
+@click.pass_context
+def benchmarks(ctx: click.Context) -> None:
+    """List the benchmarks that are kept, or show or change one.
+
+    BENCHMARK is the id of one.
+
+    \b
+    Example: junmai-models benchmarks
+    """
+    here: Terminal = ctx.obj
+    if ctx.invoked_subcommand is None:
+        here.show(here.service.benchmarks(), lambda to, shown: to.benchmarks(shown))
+
+
+@benchmarks.command("show")
+@click.argument("which", metavar="BENCHMARK", type=model_name)
+@click.option("--csv", "table", type=_A_FILE, help="Write every single answer's figures to this file, too.")
+@click.pass_obj
+def show_benchmark(here: Terminal, which: str, table: Path | None) -> None:
+    """Show what a benchmark has found, or how far it is.
+
+    \b
+    Example: junmai-models benchmarks show 4f2a90c1d7be
+    """
+    answer = here.service.benchmark(which)
+    if table is not None:
+        _save(table, here.service.benchmark_table(which))
+    here.show(answer, lambda to, shown: to.benchmark(shown))
+
+
+@benchmarks.command("cancel")
+@click.argument("which", metavar="BENCHMARK", type=model_name)
+@click.pass_obj
+def cancel_benchmark(here: Terminal, which: str) -> None:
+    """End a benchmark; what was measured is kept.
+
+    \b
+    Example: junmai-models benchmarks cancel 4f2a90c1d7be
+    """
+    here.show(here.service.cancel_benchmark(which), lambda to, shown: to.benchmark_stopped(shown))
+
+
+@benchmarks.command("resume")
+@click.argument("which", metavar="BENCHMARK", type=model_name)
+@click.pass_obj
+def resume_benchmark(here: Terminal, which: str) -> None:
+    """Go on with a benchmark that was interrupted, and wait for its end.
+
+    \b
+    Example: junmai-models benchmarks resume 4f2a90c1d7be
+    """
+    _measured(here, here.service.resume_benchmark(which))
+
+
+@benchmarks.command("forget")
+@click.argument("which", metavar="BENCHMARK", type=model_name)
+@click.pass_obj
+def forget_benchmark(here: Terminal, which: str) -> None:
+    """Take a benchmark that has ended off the record.
+
+    \b
+    Example: junmai-models benchmarks forget 4f2a90c1d7be
+    """
+    answer = here.service.forget_benchmark(which)
+    here.show(answer, lambda to, shown: to.done(f"Benchmark {shown['benchmark']['id']} is off the record."))
 
 
 # --- advice and statistics -------------------------------------------------------------------------------------------
@@ -786,12 +966,16 @@ def export(here: Terminal, path: str) -> None:
     if path == "-":
         click.echo(document)  # bytes go out as they are
         return
-    try:
-        _write_whole(Path(path), document)
-    except OSError as error:
-        raise _refused(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
+    _save(Path(path), document)
     answer = {"success": True, "message": f"The document is in {path}.", "output_file": path}
     here.show(answer, lambda to, shown: to.done(shown["message"]))
+
+
+def _save(path: Path, content: bytes) -> None:
+    try:
+        _write_whole(path, content)
+    except OSError as error:
+        raise _refused(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -166,8 +166,8 @@ class JobRun(Generic[J]):
 
     # --- the record --------------------------------------------------------------------------------------------------
 
-    def _move(self, state: Any) -> None:
-        moved = self._desk.kind.moved(self.job, state, self._desk.now_text())
+    def _move(self, state: Any, **changes: Any) -> None:
+        moved = self._desk.kind.moved(self.job, state, self._desk.now_text(), **changes)
         self._desk.write(moved)
         self.job = moved
         self._tell()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bell import Bell
+from benchmark_worker import BenchmarkWorker
 from catalog import MODEL_CATALOG
 from download_survey import Survey, Surveyor
 from download_worker import DownloadWorker, Listener, Wanted
@@ -35,6 +36,7 @@ from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
     advice,
+    benchmarks,
     comparison,
     doctor,
     downloads,
@@ -54,12 +56,22 @@ from model_core import (
 )
 from model_core import hardware as machine
 from model_core.advice import Fit
+from model_core.benchmark_records import (
+    DEFAULT_ANSWER_TOKENS,
+    DEFAULT_RUNS,
+    DEFAULT_SEED,
+    Benchmark,
+    BenchmarkModel,
+    BenchmarkState,
+)
 from model_core.budget import Budget, budget
 from model_core.comparison import Comparison
 from model_core.doctor import Diagnosis, Facts
 from model_core.document import DocumentCodec, new_model, read_import, remember
 from model_core.errors import (
     AnswerCutShort,
+    BenchmarkFailed,
+    BenchmarkNotFound,
     CannotDeleteCurrent,
     CannotStart,
     DownloadFailed,
@@ -70,6 +82,7 @@ from model_core.errors import (
     InvalidRequest,
     InvalidTransition,
     ModelInUse,
+    ModelLacksCapability,
     ModelManagerError,
     ModelNotFound,
     ModelNotInstalled,
@@ -122,6 +135,8 @@ from registry_client import RegistryClient, https
 __all__ = [
     "MODEL_CATALOG",
     "AnswerCutShort",
+    "BenchmarkFailed",
+    "BenchmarkNotFound",
     "CannotDeleteCurrent",
     "CannotStart",
     "DownloadFailed",
@@ -132,6 +147,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidTransition",
     "ModelInUse",
+    "ModelLacksCapability",
     "ModelManager",
     "ModelManagerError",
     "ModelMetadata",
@@ -254,11 +270,11 @@ class ModelManager:
         codec = DocumentCodec(MODEL_CATALOG, secrets.token_hex(8), _localize)
         self.store: JsonStore[Document] = JsonStore.open(resolve_metadata_file(metadata_file), codec)
         self._inventory = OllamaInventory(self.client, _now, lambda: self.store.read().ollama)
+        news = Bell()
         self._runners = OllamaRunners(self.client)
         self._descriptions = OllamaDescriptions(self.client)
         # AI Selector asks through this client: a context other than that of the load would load the model anew.
         self.client.context_of = self.context_of
-        news = Bell()
         self._worker = DownloadWorker(
             self.client,
             self.store,
@@ -271,7 +287,19 @@ class ModelManager:
             patience=patience,
             news=news,
         )
-        self._watch = JobWatch([Watched("download", self._worker.all, lambda job: job.model_dump(mode="json"))], news)
+        self._benchmarks = BenchmarkWorker(
+            self.client,
+            self.store.path,
+            counted=self._count_in_passing,
+            now_text=_now,
+            patience=patience,
+            news=news,
+        )
+        watched = (
+            Watched("download", self._worker.all, lambda job: job.model_dump(mode="json")),
+            Watched("benchmark", self._benchmarks.all, benchmarks.brief),
+        )
+        self._watch = JobWatch(watched, news)
         self._registry = registry or RegistryClient(self._registry_at)
         self._probe = HardwareProbe(self.client.is_local, _now)
         self._hardware = hardware
@@ -468,6 +496,13 @@ class ModelManager:
             before = self._change(lambda document: measurements.with_running(document, runners, at, load_seconds))
         return self._pictured(before, self._picture.inventory)
 
+    def _count_in_passing(self, runner: RunningModel, load_seconds: float | None) -> None:
+        """Remember what Ollama counts of a model that a benchmark has loaded; the benchmark goes on in any case."""
+        try:
+            self._counted((runner,), {} if load_seconds is None else {runner.digest: load_seconds})
+        except StoreError as error:
+            logger.warning("not remembered what a loaded model takes name=%s reason=%s", runner.name, error)
+
     # --- fetching and removing ---------------------------------------------------------------------------------------
 
     def start_download(self, name: str, quantization: str | None = None, *, force: bool = False) -> DownloadJob:
@@ -594,13 +629,13 @@ class ModelManager:
         """Yield a download now and after each change, the last time when nobody works on it any more."""
         return [job] if job.already_installed else self._worker.follow(job.id)
 
-    def owns_download(self, job_id: str) -> bool:
-        """Return whether a download is at work in this process, and ends with it."""
-        return self._worker.owns(job_id)
-
     def resume_downloads(self) -> list[DownloadJob]:
         """Take over every download that was interrupted, also by the end of another process."""
         return self._worker.resume_interrupted()
+
+    def owns_job(self, job_id: str) -> bool:
+        """Return whether a download or a benchmark is at work in this process, and ends with it."""
+        return self._worker.owns(job_id) or self._benchmarks.owns(job_id)
 
     def watching_jobs(self) -> AbstractContextManager[EventHub]:
         """Return a context in which a hub tells every change of every job, also of other processes."""
@@ -644,6 +679,8 @@ class ModelManager:
             if job := downloads.in_the_way(self._worker.all(), picture.literal(name).name):
                 raise ModelInUse(job.model, job.id)
             model, going = picture.going(name)
+            if measuring := benchmarks.in_the_way(self._benchmarks.all(), going):
+                raise ModelInUse(model, measuring.id, "benchmark")
             self._unload(going, picture.inventory)
             for one in going:
                 self._delete(one)
@@ -687,6 +724,100 @@ class ModelManager:
         return True
 
     _sync_with_ollama = sync_with_ollama
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    def start_benchmark(
+        self,
+        models: Iterable[str],
+        prompts: Iterable[str] | None = None,
+        photos: Iterable[bytes | str | PathLike[str]] = (),
+        runs: int = DEFAULT_RUNS,
+        *,
+        answer_tokens: int = DEFAULT_ANSWER_TOKENS,
+        context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
+        seed: int = DEFAULT_SEED,
+    ) -> Benchmark:
+        """Return the job that measures installed models on the same prompts, queued or running.
+
+        prompts  None: a rating, keywords and a short critique, as AutoDev asks for them
+        photos   files, or their bytes; each prompt is asked with each, of models that can see
+
+        Raises InvalidRequest, ModelNotInstalled, ModelLacksCapability, ModelNotFound, OllamaUnavailable, StoreError.
+        """
+        seen_photos = [_photo(photo, number) for number, photo in enumerate(photos)]
+        asked = benchmarks.check(models, prompts, seen_photos, runs, answer_tokens, context_tokens, seed)
+        with self._undisturbed():
+            picture, seen = self._ask()
+            measured = [self._measured(picture, name, with_photos=bool(seen_photos)) for name in asked.models]
+            benchmarks.check_distinct(measured)
+            fits = [self._fit_now(picture, name, context_tokens=asked.context_tokens) for name in asked.models]
+            wanted = Benchmark(
+                id="",
+                models=tuple(measured),
+                prompts=asked.prompts,
+                photos=tuple(map(benchmarks.photo_of, seen_photos)),
+                runs=asked.runs,
+                answer_tokens=asked.answer_tokens,
+                context_tokens=asked.context_tokens,
+                seed=asked.seed,
+                warnings=tuple(fit.check.message for fit in fits if not fit.check.compatible),
+                gpu=fits[0].criteria.machine.gpu,
+                ollama_version=seen.version,
+                simulated=seen.simulated,
+            )
+            return self._benchmarks.start(wanted, seen_photos)
+
+    def _measured(self, picture: Picture, name: str, *, with_photos: bool) -> BenchmarkModel:
+        """Return a model as it is measured. Raises ModelNotInstalled, ModelLacksCapability."""
+        told, found = picture.answering(name)
+        able = found.capabilities
+        if able is None:  # an Ollama before 0.30 does not tell it in its list
+            able = self.client.show(found.name).capabilities
+        for capability in ("completion", "vision") if with_photos else ("completion",):
+            if able is not None and capability not in able:
+                raise ModelLacksCapability(told, capability, able)
+        return BenchmarkModel(
+            name=told,
+            ollama_name=found.name,
+            digest=found.digest,
+            quantization=found.quantization_level,
+            size_bytes=found.size_bytes,
+            thinks="thinking" in (able or ()),
+        )
+
+    def benchmarks(self) -> list[Benchmark]:
+        """Return every benchmark that is kept, in the order in which they were asked for."""
+        return self._benchmarks.all()
+
+    def benchmark(self, job_id: str, *, since: int | None = None, wait_s: float = 0.0) -> Benchmark:
+        """Return one benchmark; with `since`, wait up to wait_s for a version past it. Raises BenchmarkNotFound."""
+        if since is None and wait_s:
+            since = self._benchmarks.get(job_id).version
+        return self._benchmarks.wait(job_id, since, wait_s) if since is not None else self._benchmarks.get(job_id)
+
+    def follow_benchmark(self, job: Benchmark) -> Iterable[Benchmark]:
+        """Yield a benchmark now and after each change, the last time when nobody works on it any more."""
+        return self._benchmarks.follow(job.id)
+
+    def cancel_benchmark(self, job_id: str) -> Benchmark:
+        """End a benchmark; what was measured is kept. Raises InvalidTransition, BenchmarkNotFound, StoreError."""
+        return self._benchmarks.stop(job_id, "cancel")
+
+    def resume_benchmark(self, job_id: str) -> Benchmark:
+        """Go on with a benchmark that was interrupted. Raises InvalidTransition, BenchmarkNotFound, StoreError."""
+        job = self._benchmarks.get(job_id)
+        if job.state not in benchmarks.OWNED:
+            benchmarks.KIND.check_wish(job, "resume")
+        return self._benchmarks.resume(job_id)
+
+    def resume_benchmarks(self) -> list[Benchmark]:
+        """Take over every benchmark that was interrupted, also by the end of another process."""
+        return self._benchmarks.resume_interrupted()
+
+    def forget_benchmark(self, job_id: str) -> Benchmark:
+        """Take a benchmark that has ended off the record. Raises InvalidTransition, BenchmarkNotFound."""
+        return self._benchmarks.forget(job_id)
 
     # --- advice ------------------------------------------------------------------------------------------------------
 
@@ -958,11 +1089,21 @@ class ModelManager:
             "ollama": {"problem": str(seen.error) if seen.error else None, "version": seen.version},
             "current_model": {"problem": _problem_of_current(picture, seen), "model": picture.document.current_model},
             "downloads": {"problem": _unfinished(unfinished), "unfinished": [job.id for job in unfinished]},
+            "benchmarks": self._health_of_benchmarks(),
         }
 
+    def _health_of_benchmarks(self) -> dict[str, Any]:
+        problem = self._benchmarks.health().problem
+        if problem:
+            return {"problem": problem, "unfinished": []}
+        left = [job.id for job in self._benchmarks.all() if job.state is BenchmarkState.INTERRUPTED]
+        told = f"{len(left)} benchmarks did not finish ({', '.join(left)}). Resume or cancel them." if left else None
+        return {"problem": told, "unfinished": left}
+
     def close(self) -> None:
-        """Let go of running downloads (they go on another time) and of the connections to Ollama and the registry."""
+        """Let go of running jobs (they go on another time) and of the connections to Ollama and the registry."""
         self.end_watching()
+        self._benchmarks.close()
         self._worker.close()
         self.store.close()
         self._registry.close()
@@ -1061,8 +1202,10 @@ class ModelManager:
         finally:
             lock.release()
 
-    def _fit_now(self, picture: Picture, name: str, quantization: str | None = None) -> Fit:
-        wish = advice.criteria(self.budget(), "balanced", picture.context_of(name), (), None)
+    def _fit_now(
+        self, picture: Picture, name: str, quantization: str | None = None, context_tokens: int | None = None
+    ) -> Fit:
+        wish = advice.criteria(self.budget(), "balanced", context_tokens or picture.context_of(name), (), None)
         return picture.fit(name, quantization, wish)
 
     def _made_to_answer(
@@ -1200,6 +1343,19 @@ def _or_none(call: Callable[[], T]) -> T | None:
         return call()
     except (ModelNotFound, InvalidRequest):
         return None
+
+
+def _photo(photo: bytes | str | PathLike[str], number: int) -> bytes:
+    """Return the bytes of a photo. Raises InvalidRequest for a file that cannot be read, or is too large to be."""
+    if isinstance(photo, bytes):
+        return photo
+    try:
+        with Path(photo).open("rb") as file:
+            # One byte more than may be: the check says so, and nothing larger is taken in.
+            return file.read(benchmarks.LARGEST_PHOTO_BYTES + 1)
+    except (OSError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no path"
+        raise InvalidRequest(f"photos.{number}", f"cannot be read ({why})") from error
 
 
 def _known_name(picture: Picture, name: Any) -> str:

@@ -141,7 +141,7 @@ class OllamaSimulator:
         self.faults.arm(kind, times, model, endpoint, details)
 
     def clear_faults(self) -> None:
-        """End all faults, also for the pulls that hang in one."""
+        """End all faults, also for the pulls and the loads that hang in one."""
         self.faults.clear()
 
     # --- what happened ---

@@ -33,6 +33,7 @@ FAULTS: Mapping[str, str] = {
     **BYTE_FAULTS,
     "slow_manifest": "pull: silence for seconds=1 before the manifest",
     "digest_mismatch": "pull: the weights are not what their digest says",
+    "bare_list": "tags: says nothing of capabilities, as an Ollama before 0.30",
     "busy": "generate, chat, embed: the queue is full (503)",
     "forbidden": "any: 403 with an empty body",
     "proxy_error": "any: a proxy's page with status=502",
@@ -96,7 +97,7 @@ class Faults:
             self._all.append(Fault(kind, times, model, endpoint, details))
 
     def clear(self) -> None:
-        """End all, also for the pulls that hang in one."""
+        """End all, also for the pulls and the loads that hang in one."""
         with self._lock:
             for fault in self._all:
                 fault.cleared = True

@@ -187,7 +187,10 @@ class Endpoints(Wire):
         self.send_json(200, {"cloud": {"disabled": True, "source": "env"}})
 
     def _tags(self) -> None:
-        self.send_json(200, {"models": self.simulator.models.tags()})
+        models = self.simulator.models.tags()
+        if self.simulator.faults.hit("bare_list"):
+            models = [{key: value for key, value in model.items() if key != "capabilities"} for model in models]
+        self.send_json(200, {"models": models})
 
     def _ps(self) -> None:
         self.send_json(200, {"models": self.simulator.runners.listed()})
@@ -302,7 +305,7 @@ class Endpoints(Wire):
             if nothing_asked:
                 self.send_json(200, chunk(sent, "", time.time_ns(), chat=chat) | {"done": True, "done_reason": "load"})
                 return
-            steps = runners.speak(entry, request, started=started, loaded=time.monotonic(), chat=chat)
+            steps = runners.speak(runner, entry, request, started=started, loaded=time.monotonic(), chat=chat)
             if request.get("stream") is False:
                 self.send_in_one_piece(steps, chat)
             else:

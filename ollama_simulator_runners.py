@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from model_core.go_dialect import go_json, quoted, rfc3339_nano
 from model_core.names import ModelName
@@ -15,13 +16,15 @@ from model_core.simulated_checks import Refused, has_images
 from model_core.simulated_library import LibraryModel, bytes_on_card, loaded_bytes
 from model_core.simulated_replies import Installed, Json, chunk, details
 from model_core.simulated_words import answer_to, tokens_of
-from ollama_simulator_faults import Faults
+from ollama_simulator_faults import Fault, Faults
 from ollama_simulator_steps import Pace, Steps
 
 _KEEP_ALIVE_NS = 5 * 60 * 10**9  # OLLAMA_KEEP_ALIVE where nothing is set
 _MOST_LOADED = 3  # OLLAMA_MAX_LOADED_MODELS where nothing is set
 _CARD_RESERVE_BYTES = 457 * MIB  # what Ollama leaves free on a card
 _DEFAULT_CONTEXT = ((47 * GIB, 262_144), (23 * GIB, 32_768), (0, 4096))  # by the memory of the card
+_READS_FASTER_BY = 10  # than it writes
+_TOKENS_OF_AN_IMAGE = 256  # of gemma3
 _OPTIONS_OF_A_RUNNER = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 
 _NO_VISION = go_json(
@@ -43,7 +46,11 @@ _CRASHED_AT_ONCE = (
 
 @dataclass
 class Runner:
-    """One loaded model. ``gone_at``: None while it stays, infinity when it goes after its last request."""
+    """One loaded model.
+
+    gone_at  None while it stays, infinity when it goes after its last request
+    read     the tokens of the newest prompt: what begins another one as they do is not read again
+    """
 
     name: ModelName
     model: LibraryModel
@@ -55,6 +62,7 @@ class Runner:
     expires_ns: int
     in_use: int = 1
     gone_at: float | None = None
+    read: tuple[str, ...] = ()
 
 
 class Runners:
@@ -102,13 +110,18 @@ class Runners:
             if failed := self._faults.hit("load_failed", model=entry.name.display):
                 raise Refused(500, str(failed.details.get("text", _LOAD_FAILED)))
             slow = self._faults.hit("slow_load", model=entry.name.display)
-            yield from self._pace.pause(float(slow.details.get("seconds", 5)) if slow else self._pace.load_seconds)
+            yield from self._slowly(slow) if slow else self._pace.pause(self._pace.load_seconds)
             with self._lock:
                 runner = self._runners[weights] = self._loaded(entry, options, keep_ns)
                 return runner
         finally:
             with self._lock:
                 self._loading = False
+
+    def _slowly(self, fault: Fault) -> Steps[None]:
+        until = time.monotonic() + float(fault.details.get("seconds", 5))
+        while not fault.cleared and time.monotonic() < until:
+            yield from self._pace.pause(max(self._pace.tick_s, 0.001))
 
     def _may_load(self, weights: str, options: Mapping[str, object]) -> bool:
         """Take the only place for loading if it is free and needed; one with other options is let go first."""
@@ -181,7 +194,9 @@ class Runners:
 
     # --- saying something ---
 
-    def speak(self, entry: Installed, request: Json, *, started: float, loaded: float, chat: bool) -> Steps[None]:
+    def speak(
+        self, runner: Runner, entry: Installed, request: Json, *, started: float, loaded: float, chat: bool
+    ) -> Steps[None]:
         """Yield the pieces of an answer, the last one with its metrics; the moments are of the monotonic clock."""
         sent = str(request.get("model") or "")
         wanted = request.get("format")
@@ -197,6 +212,13 @@ class Runners:
         most = int(options.get("num_predict") or -1)
         said = pieces[:most] if most > 0 else pieces
 
+        tokens = _tokens_to_read(request, prompt)
+        fresh_tokens = len(tokens) - _common(runner.read, tokens)
+        runner.read = tokens
+        reading_s = fresh_tokens / (_READS_FASTER_BY * self._pace.tokens_per_second)
+        yield from self._pace.pause(reading_s)
+        read_at = time.monotonic()
+
         fault = self._faults.hit("cut_generation", "runner_crash", model=entry.name.display)
         last_piece = int(fault.details.get("after_tokens", 1)) if fault else len(said)
         for piece in said[:last_piece]:
@@ -208,22 +230,31 @@ class Runners:
             return
         end = chunk(sent, "", time.time_ns(), chat=chat)
         end |= {"done": True, "done_reason": "length" if len(said) < len(pieces) else "stop"}
-        prompt_tokens = len(list(tokens_of(prompt))) + 2
+        # All of the prompt is counted, and only what was not read before has taken its time.
+        prompt_tokens = len(tokens) + 2
         if not chat and not request.get("raw"):
             end["context"] = list(range(259, 259 + prompt_tokens + len(said)))
-        yield end | self._metrics(prompt_tokens, len(said), started, loaded)
-
-    def _metrics(self, prompt_tokens: int, tokens: int, started: float, loaded: float) -> Json:
-        """Return the figures of the last line in nanoseconds; reading a prompt is ten times as fast as writing."""
         now = time.monotonic()
-        return {
+        yield end | {
             "total_duration": _ns(now - started),
             "load_duration": _ns(loaded - started),
             "prompt_eval_count": prompt_tokens,
-            "prompt_eval_duration": _ns(prompt_tokens / (10 * self._pace.tokens_per_second)),
-            "eval_count": tokens,
-            "eval_duration": _ns(now - loaded),
+            "prompt_eval_duration": _ns(reading_s),
+            "eval_count": len(said),
+            "eval_duration": _ns(now - read_at),
         }
+
+
+def _tokens_to_read(request: Json, prompt: str) -> tuple[str, ...]:
+    """Return what a model is to read, in its order: the system's text, the images, the prompt."""
+    system = tokens_of(str(request.get("system") or ""))
+    images = (image for image in request.get("images") or [] for _ in range(_TOKENS_OF_AN_IMAGE))
+    return (*system, *images, *tokens_of(prompt))
+
+
+def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Return how many tokens two prompts have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _ns(seconds: float) -> int:

@@ -9,6 +9,7 @@ bodies; docs/api.md says what is in an answer.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,7 +33,8 @@ CONNECT_S = 5.0
 ANSWER_S = 120.0
 LOOK_AGAIN_S = 0.1
 NDJSON = "application/x-ndjson"
-UNDER_WAY = ("queued", "downloading", "verifying")
+# Somebody works on it: a download, a benchmark.
+UNDER_WAY = ("queued", "downloading", "verifying", "running")
 
 
 class Problem(Exception):
@@ -75,8 +77,8 @@ class Transport(Protocol):
         """Carry one request whose answer comes line by line, however long it takes; a refusal is one line, too."""
         ...
 
-    def owns(self, download_id: str) -> bool:
-        """Whether closing this ends the work on a download."""
+    def owns(self, job_id: str) -> bool:
+        """Whether closing this ends the work on a download or a benchmark."""
         ...
 
     def close(self) -> None:
@@ -149,7 +151,7 @@ class OverHttp:
                 "does not answer", "Start the service (python start.py), or correct the address."
             ) from error
 
-    def owns(self, download_id: str) -> bool:
+    def owns(self, job_id: str) -> bool:
         """No: what a service does goes on without us."""
         return False
 
@@ -168,7 +170,7 @@ class InProcess:
 
     token     what the app asks for, None: nothing
     on_close  called once, to end what works behind the app
-    owns      whether what works behind the app works on the download of this id
+    owns      whether what works behind the app works on the download or the benchmark of this id
     """
 
     def __init__(
@@ -176,7 +178,7 @@ class InProcess:
         app: WSGIApplication,
         token: str | None = None,
         on_close: Callable[[], None] = lambda: None,
-        owns: Callable[[str], bool] = lambda download_id: False,
+        owns: Callable[[str], bool] = lambda job_id: False,
     ) -> None:
         # Imported late: who speaks to a service does without it.
         from werkzeug.test import Client
@@ -207,9 +209,9 @@ class InProcess:
             headers={**self._headers, **headers},
         )
 
-    def owns(self, download_id: str) -> bool:
-        """Whether the work on a download is done behind the app: other processes may do it as well."""
-        return self._owns(download_id)
+    def owns(self, job_id: str) -> bool:
+        """Whether the work on a job is done behind the app: other processes may do it as well."""
+        return self._owns(job_id)
 
     def close(self) -> None:
         """End what works behind the app."""
@@ -342,35 +344,73 @@ class RestClient:
     def _wish(self, download_id: str, wish: str, **body: Any) -> Json:
         return self._post(f"/downloads/{quote(download_id, safe='')}/{wish}", **body)
 
-    def owns_download(self, download_id: str) -> bool:
-        """Whether closing this ends the work on a download; that of another program never ends with us."""
-        return self._transport.owns(download_id)
-
     def follow(self, job: Json, every_s: float = 1.0) -> Iterator[Json]:
         """Yield a download after each change and at least every so often, the last time when nobody works on it."""
+        again = "the same command joins in again"
+        return self._followed(job, self.download, "download", again, every_s)
+
+    # --- benchmarks --------------------------------------------------------------------------------------------------
+
+    def start_benchmark(
+        self,
+        models: Iterable[str],
+        prompts: Iterable[str] | None = None,
+        photos: Iterable[bytes] = (),
+        runs: int | None = None,
+    ) -> Json:
+        """Have installed models measured on the same prompts, in the background."""
+        return self._post(
+            "/benchmarks",
+            models=list(models),
+            prompts=None if prompts is None else list(prompts),
+            images=[base64.b64encode(photo).decode() for photo in photos] or None,
+            runs=runs,
+        )
+
+    def benchmarks(self) -> Json:
+        """Every benchmark that is kept, without the single answers."""
+        return self._get("/benchmarks")
+
+    def benchmark(self, benchmark_id: str, *, since: int | None = None, wait_s: float | None = None) -> Json:
+        """One benchmark with all that was measured; with since and wait_s, as soon as there is something newer."""
+        return self._get(_benchmark(benchmark_id), since=since, wait=wait_s)
+
+    def benchmark_table(self, benchmark_id: str) -> bytes:
+        """Every answer of a benchmark as CSV, byte for byte as the face hands it out."""
+        return self._file(f"{_benchmark(benchmark_id)}?format=csv")
+
+    def cancel_benchmark(self, benchmark_id: str) -> Json:
+        """End a benchmark; what was measured is kept."""
+        return self._post(f"{_benchmark(benchmark_id)}/cancel")
+
+    def resume_benchmark(self, benchmark_id: str) -> Json:
+        """Go on with a benchmark that was interrupted."""
+        return self._post(f"{_benchmark(benchmark_id)}/resume")
+
+    def forget_benchmark(self, benchmark_id: str) -> Json:
+        """Take a benchmark that has ended off the record."""
+        return self._ask("DELETE", _benchmark(benchmark_id), {})
+
+    def follow_benchmark(self, job: Json, every_s: float = 1.0) -> Iterator[Json]:
+        """Yield a benchmark after each change and at least every so often, the last time when nobody works on it."""
+        return self._followed(job, self.benchmark, "benchmark", "it can be shown then", every_s)
+
+    # --- both kinds of job -------------------------------------------------------------------------------------------
+
+    def owns_job(self, job_id: str) -> bool:
+        """Whether closing this ends the work on a job; that of another program never ends with us."""
+        return self._transport.owns(job_id)
+
+    def _followed(self, job: Json, look: Callable[..., Json], noun: str, again: str, every_s: float) -> Iterator[Json]:
         yield job
         while job["state"] in UNDER_WAY:
             try:
-                job = self._newer(job, every_s)
+                job = _newer(job, look, noun, every_s)
             except Problem as lost:
                 if lost.code == "service_unavailable":
-                    lost.body["remedy"] = (
-                        "Once it is back it goes on with the download; the same command joins in again."
-                    )
+                    lost.body["remedy"] = f"Once it is back it goes on with the {noun}; {again}."
                 raise
             yield job
-
-    def _newer(self, job: Json, within_s: float) -> Json:
-        """Return a download as soon as there is news of it, or after a while as it is then."""
-        try:
-            answer = self.download(job["id"], since=job["version"], wait_s=within_s)
-        except Problem as refused:
-            if refused.code != "too_many_streams":  # then so many wait for news that no more may; looking is free
-                raise
-            time.sleep(within_s)
-            answer = self.download(job["id"])
-        newer: Json = answer["download"]
-        return newer
 
     # --- advice and statistics ---------------------------------------------------------------------------------------
 
@@ -449,10 +489,7 @@ class RestClient:
 
     def export(self) -> bytes:
         """The document, byte for byte as the face hands it out."""
-        reply = self._transport.send("GET", "/export", None)
-        if reply.status != 200:
-            _answer(reply)
-        return reply.body
+        return self._file("/export")
 
     def import_document(self, document: bytes, *, replace: bool = False, dry_run: bool = False) -> Json:
         """Take over an exported document, or say what that would change."""
@@ -474,11 +511,34 @@ class RestClient:
     def _get(self, path: str, **query: Any) -> Json:
         return _answer(self._transport.send("GET", path + _query(**query), None))
 
+    def _file(self, target: str) -> bytes:
+        reply = self._transport.send("GET", target, None)
+        if reply.status != 200:
+            _answer(reply)
+        return reply.body
+
     def _post(self, path: str, **body: Any) -> Json:
         return self._ask("POST", path, {name: value for name, value in body.items() if value is not None})
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> Json:
         return _answer(self._transport.send(method, path, json.dumps(body).encode() if body else None))
+
+
+def _newer(job: Json, look: Callable[..., Json], noun: str, within_s: float) -> Json:
+    """Return a job as soon as there is news of it, or after a while as it is then."""
+    try:
+        answer = look(job["id"], since=job["version"], wait_s=within_s)
+    except Problem as refused:
+        if refused.code != "too_many_streams":  # then so many wait for news that no more may; looking is free
+            raise
+        time.sleep(within_s)
+        answer = look(job["id"])
+    newer: Json = answer[noun]
+    return newer
+
+
+def _benchmark(benchmark_id: str) -> str:
+    return f"/benchmarks/{quote(benchmark_id, safe='')}"
 
 
 def _query(**values: Any) -> str:

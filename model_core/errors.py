@@ -10,9 +10,11 @@
     ├── NoCurrentModel              nothing is selected
     ├── NoSuitableModel             nothing fits what was asked for
     ├── DownloadNotFound            no download of that id
+    ├── BenchmarkNotFound           no benchmark of that id
     ├── ModelNotInstalled           Ollama lacks it
+    ├── ModelLacksCapability        it cannot do what is asked of it
     ├── CannotDeleteCurrent         the model in use is not deleted
-    ├── ModelInUse                  a download of it runs
+    ├── ModelInUse                  a download or a benchmark of it runs
     ├── NameTaken                   Ollama holds another model of the user's under this id
     ├── InsufficientVram            does not fit the card, and the caller insisted that it must
     ├── InsufficientDisk            does not fit the disk
@@ -20,6 +22,7 @@
     ├── CannotStart                 a setting or the address to listen on cannot be used
     ├── DownloadFailed              a download ended without the model being there
     │   └── PullFailed              Ollama gave up a pull; says whether trying again can heal it
+    ├── BenchmarkFailed             a benchmark ended without one good answer
     ├── RegistryUnavailable         a model registry does not answer
     ├── RegistryModelMissing        a model registry has no such model
     ├── OllamaError                 Ollama answered something unexpected
@@ -242,6 +245,17 @@ class DownloadNotFound(ModelManagerError):
         )
 
 
+class BenchmarkNotFound(ModelManagerError):
+    """No benchmark of that id."""
+
+    code, title = "benchmark_not_found", "Benchmark not found"
+
+    def __init__(self, benchmark: str) -> None:
+        super().__init__(
+            f"There is no benchmark {benchmark}.", "The list of benchmarks shows every id.", benchmark=benchmark
+        )
+
+
 class ModelNotInstalled(ModelManagerError):
     """Ollama lacks it."""
 
@@ -251,6 +265,23 @@ class ModelNotInstalled(ModelManagerError):
         what = f"{model} ({quantization})" if quantization else model
         super().__init__(
             f"{what} is not installed in Ollama.", "Download it first.", model=model, quantization=quantization
+        )
+
+
+class ModelLacksCapability(ModelManagerError):
+    """The model cannot do what is asked of it; ``capabilities`` are what it can do."""
+
+    code, title = "capability_missing", "The model cannot do this"
+
+    def __init__(self, model: str, capability: str, capabilities: Sequence[str]) -> None:
+        what = {"completion": "does not answer in words", "vision": "cannot see photos"}
+        can = f"can do {', '.join(capabilities)}" if capabilities else "names nothing that it can do"
+        super().__init__(
+            f"{model} {what.get(capability, f'has no {capability}')}: it {can}.",
+            f"Choose a model with {capability}" + (", or leave the photos out." if capability == "vision" else "."),
+            model=model,
+            capability=capability,
+            capabilities=list(capabilities),
         )
 
 
@@ -266,16 +297,20 @@ class CannotDeleteCurrent(ModelManagerError):
 
 
 class ModelInUse(ModelManagerError):
-    """A download of it runs."""
+    """A job needs it.
+
+    kind  what the job is, "download" or "benchmark"; its id is the fact of that name
+    """
 
     code, title = "model_in_use", "Model in use"
 
-    def __init__(self, model: str, download: str) -> None:
+    def __init__(self, model: str, job: str, kind: str = "download") -> None:
+        what = {"download": "is being downloaded", "benchmark": "is being measured"}
         super().__init__(
-            f"{model} is being downloaded.",
-            f"Wait until download {download} has ended, then delete it.",
+            f"{model} {what[kind]}.",
+            f"Wait until {kind} {job} has ended, or cancel it; then delete the model.",
             model=model,
-            download=download,
+            **{kind: job},
         )
 
 
@@ -374,6 +409,20 @@ class PullFailed(DownloadFailed):
     ) -> None:
         super().__init__(model, happened, remedy, reason=reason, upstream=upstream)
         self.facts["heals_by_retrying"] = heals_by_retrying
+
+
+class BenchmarkFailed(ModelManagerError):
+    """A benchmark ended without one good answer; ``reason`` is why the first of its models failed."""
+
+    code, title = "benchmark_failed", "Benchmark failed"
+
+    def __init__(self, benchmark: str, reason: str) -> None:
+        super().__init__(
+            f"Benchmark {benchmark} ended without one good answer: {reason.rstrip('.')}.",
+            "Look at what each answer failed of, and at Ollama's log; then start a new one.",
+            benchmark=benchmark,
+            reason=reason,
+        )
 
 
 class RegistryUnavailable(ModelManagerError):

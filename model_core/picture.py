@@ -9,7 +9,13 @@ from model_core import advice, installed, listing, loading, names, usage
 from model_core.advice import Fit
 from model_core.candidates import SEEING, Candidate, Criteria
 from model_core.document import new_model
-from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
+from model_core.errors import (
+    CannotDeleteCurrent,
+    InvalidModelName,
+    ModelNotFound,
+    ModelNotInstalled,
+    ModelNotPublished,
+)
 from model_core.fit import check_fit
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
@@ -176,6 +182,24 @@ class Picture:
     def is_installed(self, name: str) -> bool:
         """Does Ollama hold what stands under this name in our list?"""
         return name in self._names
+
+    def answering(self, name: str) -> tuple[str, InstalledModel]:
+        """Return a model that is there, in the name that tells it from others, and what of Ollama's answers to it.
+
+        A form of an entry that does not stand under its id is told by its own tag. Raises ModelNotInstalled,
+        ModelNotPublished, ModelNotFound, InvalidModelName.
+        """
+        meant = self.known(name)
+        held = self.held(meant)
+        if meant.entry is None:
+            found = self.inventory.get(meant.name)
+        else:
+            found = held.by_quantization.get(meant.quantization) if meant.quantization else held.answering
+        if found is None:
+            if meant.entry and not meant.entry.published:
+                raise ModelNotPublished(meant.name, meant.entry.alternatives)
+            raise ModelNotInstalled(meant.name, meant.quantization)
+        return meant.name if held.digest == found.digest else found.name, found
 
     # --- decisions ---------------------------------------------------------------------------------------------------
 

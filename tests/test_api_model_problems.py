@@ -171,11 +171,17 @@ TABLE = [
          facts={"smallest_model": ONE_B}),
     Case("download_not_found", 404, getting("/downloads/none"), lambda m: m.download("none"),
          facts={"download": "none"}),
+    Case("benchmark_not_found", 404, getting("/benchmarks/none"), lambda m: m.benchmark("none"),
+         facts={"benchmark": "none"}),
     Case("not_found", 404, getting("/lists")),
     Case("method_not_allowed", 405, posting("/list"), heads={"Allow": "GET, HEAD, OPTIONS"},
          facts={"allow": ["GET", "HEAD", "OPTIONS"]}),
     Case("model_not_installed", 409, posting("/switch", model=ONE_B), lambda m: m.select_model(ONE_B),
          facts={"model": ONE_B}),
+    Case("capability_missing", 409, posting("/benchmarks", models=["blind:1b"], images=["/9j/4A=="]),
+         lambda m: m.start_benchmark(["blind:1b"], photos=[b"\xff\xd8\xff\xe0"]),
+         lambda m, ollama: ollama.install("blind:1b", make_model("blind", size_bytes=1_000_000_000)),
+         facts={"model": "blind:1b", "capability": "vision", "capabilities": ["completion"]}),
     Case("cannot_delete_current", 409, deleting(ONE_B), lambda m: m.remove_model(ONE_B), one_selected,
          facts={"model": ONE_B}),
     Case("model_in_use", 409, deleting(ONE_B), lambda m: m.remove_model(ONE_B),
@@ -209,8 +215,8 @@ TABLE = [
     Case("insufficient_disk", 507, posting("/download", model=ONE_B, wait=True), lambda m: m.pull_model(ONE_B),
          fault("disk_full", at_bytes=1000), facts={"model": ONE_B, "free_bytes": None}),
 ]  # fmt: skip
-# Raised before anything is served; and where a download does without.
-NOT_OVER_HTTP = {"cannot_start", "registry_unavailable"}
+# Raised before anything is served; where a download does without; and how a job ends that nobody waits for.
+NOT_OVER_HTTP = {"cannot_start", "registry_unavailable", "benchmark_failed"}
 
 
 def by_code(cases: list[Case]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from cli_display import Bar, Display, Lines, moment, printable
+from cli_display import DOWNLOADING, Bar, Display, Lines, moment, printable
 
 NAME = "llama3.2:1b-instruct"
 
@@ -60,7 +60,7 @@ def shown(draw, width=80, **console):
 def drawn_bar(job, width=80):
     def draw(display):
         with Live(console=display.console, auto_refresh=False) as live:
-            Bar(display.console, live)(job)
+            Bar(display.console, live, DOWNLOADING)(job)
 
     return shown(draw, width, force_terminal=True)
 
@@ -208,7 +208,7 @@ def test_an_estimate_is_called_one():
 
 def test_a_file_gets_a_line_for_each_phase_and_each_attempt():
     def draw(display):
-        lines = Lines(display.console)
+        lines = Lines(display.console, DOWNLOADING)
         for fields in (
             {"phase": "waiting", "state": "queued"},
             {},
@@ -324,6 +324,138 @@ def test_a_wish_that_is_not_done_yet_is_not_told_as_done():
 
     assert shown(lambda display: display.wished(done, "pause")) == f"{NAME}: Paused. Resume goes on from there.\n"
     assert "is asked to pause" in shown(lambda display: display.wished({"download": a_job()}, "pause"))
+
+
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+
+def some(median, low, high):
+    return {"mean": median, "median": median, "p95": high, "min": low, "max": high, "count": 9}
+
+
+def a_row(**fields):
+    return {
+        "model": NAME,
+        "runs": 9,
+        "failures": 0,
+        "given_up": None,
+        "tokens_per_second": some(41.23, 39.9, 42.7),
+        "first_token_seconds": some(0.213, 0.201, 1.5),
+        "answer_seconds": some(3.31, 3.0, 12.4),
+        "load_seconds": some(4.1, 4.1, 4.1),
+        "size_bytes": 2 * 2**30,
+        "gpu_share": 1.0,
+        "words": "As it is.",
+    } | fields
+
+
+def a_benchmark(*rows, **fields):
+    return {
+        "id": "b1b1b1b1b1b1",
+        "state": "completed",
+        "phase": "done",
+        "message": None,
+        "percent": 100.0,
+        "prompts": ["one", "two", "three"],
+        "photos": [],
+        "runs": 3,
+        "done": 9,
+        "total": 9,
+        "warnings": [],
+        "gpu": None,
+        "simulated": False,
+        "error": None,
+        "summary": list(rows) or [a_row()],
+    } | fields
+
+
+def told_of(*rows, width=80, **fields):
+    return shown(lambda display: display.benchmark({"benchmark": a_benchmark(*rows, **fields)}), width)
+
+
+@pytest.mark.parametrize("name", [NAME, "qwen3-vl:8b-instruct-q4_K_M", "hf.co/somebody/a-long-repository:Q4_K_M"])
+def test_the_result_of_a_benchmark_fits_80_columns_with_everything_in_it(name):
+    slow = a_row(
+        model=name,
+        tokens_per_second=some(345.6, 101.2, 1234.5),
+        first_token_seconds=some(12.34, 10.0, 99.99),
+        answer_seconds=some(33.3, 30.1, 59.9),
+        load_seconds=some(44.4, 40.1, 99.9),
+        size_bytes=int(38.4 * 2**30),
+        gpu_share=0.47,
+        failures=12,
+        runs=180,
+    )
+
+    lines = told_of(slow, a_row()).splitlines()
+
+    table = lines[1:-1]
+    assert max(map(len, table)) <= 80
+    assert name in "".join(line.split()[0] for line in table if line[:1].strip())
+    for figure in ("346", "101-1234", "12.34 s", "10.00-99.99", "44.4 s", "38.4 GiB", "47 % card", "12 of 180"):
+        assert any(figure in line for line in table), figure
+
+
+def test_a_usual_name_is_not_folded():
+    first = told_of().splitlines()[2]
+
+    assert re.sub(" +", " ", first) == f"{NAME} 41.2 0.21 s 3.3 s 4.1 s 2.0 GiB 0 of 9"
+
+
+def test_a_range_stands_below_its_figure_where_there_is_one():
+    second = told_of().splitlines()[3]
+
+    assert second.split() == ["39.9-42.7", "0.20-1.50", "3.0-12.4", "on", "card"]
+
+
+def test_what_was_not_measured_is_not_made_up():
+    unknown = dict.fromkeys(
+        ("tokens_per_second", "first_token_seconds", "answer_seconds", "load_seconds", "size_bytes")
+    )
+
+    assert told_of(a_row(**unknown, gpu_share=None)).splitlines()[2].split()[1:6] == ["-"] * 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_told"),
+    [({}, False), ({"failures": 1}, True), ({"given_up": "it failed"}, True), ({"gpu_share": 0.5}, True)],
+)
+def test_what_the_figures_do_not_say_stands_below(fields, is_told):
+    assert (f"- {NAME}: As it is." in told_of(a_row(**fields))) is is_told
+
+
+def test_figures_of_the_demonstration_say_so_and_what_is_not_done_how_far_it_is():
+    assert "no figure is real" in told_of(simulated=True)
+    assert "loading m (4 of 9 answers)" in told_of(state="running", phase="loading m", done=4)
+    assert "3 prompts, 1 run, 2 photos." in told_of(runs=1, photos=[1, 2])
+    assert "3 prompts, 3 runs, on a card." in told_of(gpu="a card")
+
+
+def test_a_benchmark_at_a_terminal_has_a_bar_and_in_a_file_a_line_for_each_turn():
+    steps = [
+        a_benchmark(state="running", phase="loading m", percent=0.0, done=0),
+        a_benchmark(state="running", phase="round 1 of 3: m", percent=11.1, done=1),
+        a_benchmark(state="running", phase="round 1 of 3: m", percent=22.2, done=2),
+        a_benchmark(state="running", phase="round 1 of 3: m", message="Ollama is away.", percent=22.2, done=2),
+        a_benchmark(),
+    ]
+
+    in_a_file = shown(lambda display: list(display.measured_meanwhile(steps)))
+    drawn = shown(lambda display: list(display.measured_meanwhile(steps)), force_terminal=True)
+
+    assert in_a_file.splitlines() == [
+        "loading m (0 of 9 answers)",
+        "round 1 of 3: m (1 of 9 answers)",
+        "Ollama is away. (2 of 9 answers)",
+    ]
+    assert "22 %  2 of 9 answers" in drawn
+    assert "━" in drawn
+
+
+def test_a_wish_that_a_benchmark_end_is_not_told_as_done_before_it_is():
+    running = {"benchmark": a_benchmark(state="running")}
+
+    assert "still running" in shown(lambda display: display.benchmark_stopped(running))
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def here(request):
 @contextmanager
 def a_place(face, folder):
     """A document, a fast Ollama and, if that is the face, a service; for tests that leave each other's ground alone."""
-    with OllamaSimulator(rate_bytes_per_s=100e9, tick_s=0.002) as ollama:
+    with OllamaSimulator(rate_bytes_per_s=100e9, tick_s=0.002, tokens_per_second=2000) as ollama:
         document = folder / "models.json"
         if face == "direct":
             yield Here(ollama.url, document)
@@ -259,6 +259,10 @@ TABLE = {
     ),
     "load": Case(["load", ONE_B, "--keep-alive", "-1"], rf"^{ONE_B} is loaded, after .* as a whole\.\nIt takes "),
     "running": Case(["running"], rf"^{ONE_B} +100 % +.* GiB +[-+].* % +4,096", None, ["load", ONE_B]),
+    "benchmark": Case(
+        ["benchmark", ONE_B, "--prompt", "Rate it.", "--runs", "1"], rf"^{ONE_B} +[\d,]+ +0\.\d\d s .* 0 of 1$"
+    ),
+    "benchmarks": Case(["benchmarks"], r"^(Id +State|No benchmarks are kept)", "/benchmarks"),
     "unload": Case(["unload", ONE_B], rf"^{ONE_B} has left the memory\.$", None, ["load", ONE_B]),
     "hardware": Case(["hardware"], r"^Card +Simulated card(.*\n)*Advice counts on 8 GiB \(probe\)\.$", "/hardware"),
     "doctor": Case(["doctor"], r"^note Ollama: .*\n(.*\n)*Nothing needs to be done\.$"),
@@ -502,6 +506,9 @@ REFUSALS = {
         REFUSED,
         "Every one is listed by: ",
     ),
+    "benchmark of what is not there": (["benchmark", THREE_B], "model_not_installed", REFUSED, "not installed"),
+    "no such benchmark": (["benchmarks", "cancel", "nobody"], "benchmark_not_found", REFUSED, "no benchmark nobody"),
+    "no runs": (["benchmark", THREE_B, "--runs", "0"], "invalid_request", WRONG_USE, "runs: must be a whole number"),
     "no number": (["recommend", "nan"], "invalid_request", WRONG_USE, "available_vram_gb"),
     "endless": (["record", ONE_B, "inf"], "invalid_request", WRONG_USE, "inference_time"),
     "better than the best": (["record", ONE_B, "1", "--quality", "6"], "invalid_request", WRONG_USE, "quality_score"),
@@ -544,6 +551,9 @@ WRONG = {
     "no such wish": ["downloads", "dance", "d1"],
     "a watch and a wish": ["downloads", "--watch", "pause", "d1"],
     "a folder": ["export", "."],
+    "a benchmark of nothing": ["benchmark"],
+    "no such photo": ["benchmark", ONE_B, "--photo", "not-there.jpg"],
+    "no such prompt": ["benchmark", ONE_B, "--prompt-file", "not-there.txt"],
     "two services": ["--url", "http://127.0.0.1:1", "--file", "x", "list"],
     "no address": ["--url", "ftp://photos.lan", "list"],
     "no port": ["--url", "http://photos.lan:x", "list"],
@@ -850,6 +860,180 @@ def test_ctrl_c_ends_a_command_that_waits_for_ollama(direct, simulator):
     happened, remedy = result.stderr.splitlines()
     assert happened == "Interrupted."
     assert remedy.startswith("The download may have begun all the same; look: ")
+
+
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+JPEG = b"\xff\xd8\xff\xe0 a photo"
+
+
+@pytest.fixture
+def measuring(here, simulator):
+    """Where two models that talk and one that sees are installed."""
+    for tag in (f"{ONE_B}-q4_K_M", f"{THREE_B}-q4_K_M", "gemma3:4b-it-q4_K_M"):
+        simulator.install(tag)
+    return here
+
+
+def test_two_models_are_compared_on_prompts_of_ones_own(measuring, tmp_path):
+    (tmp_path / "third.txt").write_text("Criticise it.")
+    words = ["benchmark", ONE_B, THREE_B, "--prompt", "Rate it.", "--prompt", "Tag it.", "--runs", "2"]
+
+    result = measuring.done(*words, "--prompt-file", str(tmp_path / "third.txt"), "--csv", str(tmp_path / "all.csv"))
+
+    shown = result.stdout
+    assert re.search(
+        r"^Benchmark [0-9a-f]{12}, completed: 3 prompts, 2 runs, on Simulated card\.$", shown, re.MULTILINE
+    )
+    for model in (ONE_B, THREE_B):
+        assert re.search(rf"^{model} .* 0 of 6$", shown, re.MULTILINE)
+    assert "Measured on a simulated Ollama" in shown
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 13
+
+
+def test_a_prompt_of_another_encoding_is_refused_and_a_mark_is_no_part_of_one(measuring, simulator, tmp_path):
+    (tmp_path / "utf16.txt").write_text("Rate it.", "utf-16")
+    (tmp_path / "marked.txt").write_text("Rate it.", "utf-8-sig")
+
+    refused = measuring.run("benchmark", ONE_B, "--prompt-file", str(tmp_path / "utf16.txt"))
+    measuring.done("benchmark", ONE_B, "--runs", "1", "--prompt-file", str(tmp_path / "marked.txt"))
+
+    assert refused.exit_code == WRONG_USE
+    assert "no text in UTF-8" in refused.stderr
+    assert all(body["prompt"].endswith("\nRate it.") for body in map(body_of, simulator.requests) if body.get("prompt"))
+
+
+def body_of(request):
+    return request.body or {}
+
+
+def test_a_photo_goes_to_models_that_see(measuring, simulator, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(JPEG)
+
+    measuring.done("benchmark", "gemma3:4b", "--photo", str(tmp_path / "photo.jpg"), "--runs", "1")
+    refused = measuring.run("benchmark", ONE_B, "--photo", str(tmp_path / "photo.jpg"))
+
+    assert sum(bool(request.body.get("images")) for request in simulator.requests if request.body) == 4
+    assert refused.exit_code == REFUSED
+    assert f"{ONE_B} cannot see photos" in refused.stderr
+
+
+def test_a_benchmark_tells_a_file_of_its_turns_only(measuring):
+    told = measuring.done("benchmark", ONE_B, "--runs", "2").stdout.splitlines()
+
+    turns = [line for line in told if " of 6 answers)" in line]
+    assert turns[-1].startswith(f"round 2 of 2: {ONE_B} (")
+    assert len(turns) == len(set(turns)) <= 6
+
+
+def test_a_table_that_cannot_be_written_says_so_and_the_benchmark_is_kept(measuring, tmp_path):
+    result = measuring.run("benchmark", ONE_B, "--runs", "1", "--csv", str(tmp_path / "no" / "where.csv"))
+
+    assert result.exit_code == REFUSED
+    assert "cannot be written" in result.stderr
+    assert measuring.json("benchmarks")["benchmarks"][0]["state"] == "completed"
+
+
+def test_a_benchmark_in_which_nothing_works_says_why(measuring, simulator):
+    simulator.set_fault("load_failed", text="unable to allocate CUDA0 buffer")
+
+    result = measuring.run("--json", "benchmark", ONE_B)
+
+    problem = json.loads(result.stdout)
+    assert result.exit_code == REFUSED
+    assert (problem["code"], problem["benchmark"]["state"]) == ("benchmark_failed", "failed")
+    assert "unable to allocate" in result.stderr
+
+
+def test_models_that_do_not_fit_are_warned_of_before(measuring, simulator):
+    simulator.install(f"{EIGHT_B}-q8_0")
+
+    result = measuring.done("benchmark", EIGHT_B, "--runs", "1")
+
+    assert re.search(r"^Warning: .* would lie in RAM", result.stderr, re.MULTILINE)
+
+
+def test_a_benchmark_is_shown_again_kept_as_a_table_and_forgotten(measuring, tmp_path):
+    measuring.done("benchmark", ONE_B, "--runs", "1")
+    (job,) = measuring.json("benchmarks")["benchmarks"]
+
+    shown = measuring.done("benchmarks", "show", job["id"], "--csv", str(tmp_path / "again.csv")).stdout
+    whole = measuring.json("benchmarks", "show", job["id"])["benchmark"]
+    forgotten = measuring.done("benchmarks", "forget", job["id"]).stdout
+
+    assert f"Benchmark {job['id']}, completed" in shown
+    assert len(whole["results"]) == 3
+    assert (tmp_path / "again.csv").read_text().count(job["id"]) == 3
+    assert forgotten == f"Benchmark {job['id']} is off the record.\n"
+    assert measuring.done("benchmarks").stdout == "No benchmarks are kept.\n"
+
+
+@pytest.fixture
+def held_up(simulator):
+    """A benchmark of the 1B model stands still after its first prompts, and goes on when this is called."""
+    simulator.install(f"{ONE_B}-q4_K_M")
+    simulator.install(f"{THREE_B}-q4_K_M")
+    simulator.set_fault("slow_load", model=f"{THREE_B}-q4_K_M", seconds=60)
+    return simulator.clear_faults
+
+
+WORDS = ["benchmark", ONE_B, THREE_B, "--prompt", "Rate it.", "--runs", "1"]
+
+
+@POSIX
+def test_ctrl_c_leaves_a_benchmark_of_its_own_interrupted_and_says_how_to_go_on(direct, held_up):
+    process = direct.process(*WORDS)
+    read_until(process.stdout, f"loading {THREE_B}".encode())
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=10)[1].decode()
+    (job,) = direct.json("benchmarks")["benchmarks"]
+    held_up()
+    resumed = direct.json("benchmarks", "resume", job["id"])["benchmark"]
+
+    assert process.returncode == INTERRUPTED
+    assert f"Benchmark {job['id']} is interrupted; 1 of 2 answers are kept." in told
+    assert told.endswith(f"--file {direct.document} benchmarks resume {job['id']}\n")
+    assert (resumed["id"], resumed["state"], resumed["done"]) == (job["id"], "completed", 2)
+
+
+@POSIX
+def test_ctrl_c_leaves_the_benchmark_of_a_service_to_go_on(service, held_up):
+    process = service.process(*WORDS)
+    read_until(process.stdout, f"loading {THREE_B}".encode())
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=10)[1].decode()
+    (job,) = service.json("benchmarks")["benchmarks"]
+
+    assert process.returncode == INTERRUPTED
+    assert f"goes on: the service at {service.url} measures." in told
+    for then in (f"benchmarks show {job['id']}", f"benchmarks cancel {job['id']}"):
+        assert re.search(rf": .*--url {service.url} {then}$", told, re.MULTILINE)
+    held_up()
+    until(lambda: service.json("benchmarks")["benchmarks"][0]["state"] == "completed", 20)
+
+
+@POSIX
+def test_who_watches_a_benchmark_that_another_cancels_is_told(direct, held_up, simulator, document):
+    another = ModelManager(simulator.url, document)
+    when = lambda: f"loading {THREE_B}" in shown_so_far()  # noqa: E731
+    with meanwhile(when, do=lambda: another.cancel_benchmark(another.benchmarks()[0].id)):
+        result = direct.run(*WORDS)
+
+    assert result.exit_code == REFUSED
+    assert "is cancelled; 1 of 2 answers are kept." in result.stderr
+    another.close()
+
+
+def test_a_benchmark_of_another_program_is_cancelled(direct, held_up, simulator, document):
+    another = ModelManager(simulator.url, document)
+    job = another.start_benchmark([THREE_B])
+    until(lambda: another.benchmark(job.id).phase.startswith("loading"))
+
+    cancelled = direct.done("benchmarks", "cancel", job.id)
+
+    assert cancelled.stdout == "Cancelled after 0 of 9 answers; what was measured until then is kept.\n"
+    assert f"benchmarks show {job.id}" in cancelled.stderr
+    another.close()
 
 
 # --- the downloads on record -----------------------------------------------------------------------------------------

@@ -383,6 +383,7 @@ def test_every_fault_is_met_somewhere(simulator):
                 except requests.ConnectionError:
                     assert kind in ("dropped", "cut_stream")
         requests.delete(simulator.url + "/api/delete", json={"model": LARGE}, timeout=20)
+        get(simulator, "/api/tags")
         simulator.stop()  # a load is to happen again, and the weights are to be pulled again
         simulator.start()
 
@@ -481,6 +482,45 @@ def test_a_generation_takes_as_long_as_its_tokens_need():
 
     assert answer["eval_count"] == 10
     assert 0.1e9 <= answer["eval_duration"] < 1e9
+
+
+def read_in_ns(simulator, prompt, **more) -> tuple[int, int]:
+    """How many tokens of a prompt were counted, and how long it took to read them."""
+    body = {"model": SMALL, "prompt": prompt, "stream": False, "options": {"num_predict": 1}, **more}
+    answer = post(simulator, "/api/generate", **body).json()
+    return answer["prompt_eval_count"], answer["prompt_eval_duration"]
+
+
+def test_what_was_just_read_is_counted_again_but_not_read_again():
+    prompt = "one two three four five six seven eight nine ten"
+    with OllamaSimulator(load_seconds=0, tokens_per_second=1000, installed=[SMALL]) as simulator:
+        first, again = read_in_ns(simulator, prompt), read_in_ns(simulator, prompt)
+        another, marked = read_in_ns(simulator, "something else"), read_in_ns(simulator, f"Request 1. {prompt}")
+
+    assert first[0] == again[0]
+    assert again[1] < first[1] / 5
+    assert another[1] > again[1]
+    assert marked[1] > first[1]
+
+
+def test_a_model_that_was_loaded_again_has_read_nothing():
+    with OllamaSimulator(load_seconds=0, unload_seconds=0, tokens_per_second=1000, installed=[SMALL]) as simulator:
+        first = read_in_ns(simulator, "one two three four five", keep_alive=0)
+        wait_until(lambda: get(simulator, "/api/ps") == {"models": []})
+
+        assert read_in_ns(simulator, "one two three four five") == first
+
+
+def test_an_image_is_read_before_the_prompt_and_after_what_the_system_says():
+    seeing = "gemma3:4b-it-q4_K_M"
+    shown = {"model": seeing, "images": ["aGVsbG8="]}
+    with OllamaSimulator(load_seconds=0, tokens_per_second=100_000, installed=[seeing]) as simulator:
+        first = read_in_ns(simulator, "What is it?", **shown)
+        other_words = read_in_ns(simulator, "Which light?", **shown)
+        other_system = read_in_ns(simulator, "Which light?", **shown, system="Request 1.")
+
+    assert other_words[1] < first[1] / 5
+    assert other_system[1] > first[1] / 5
 
 
 # --- alone ---

@@ -178,6 +178,62 @@ def test_killed_processes_leave_no_files_behind_once_their_work_is_done(manager,
     until(lambda: {file.name for file in folder.iterdir()} <= {"slot-0.lock", "pull-start.lock", "models.lock"})
 
 
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_models(simulator):
+    simulator.install(TAG)
+    simulator.install(OTHER_TAG)
+    return [MODEL, OTHER]
+
+
+def test_a_benchmark_of_a_killed_process_keeps_what_it_has_and_goes_on(manager, owners, simulator, two_models):
+    owner = owners()
+    simulator.set_fault("slow_load", model=OTHER_TAG, seconds=60)
+    job = owner.ask("start_benchmark", two_models, ["Rate it."], (), 1)
+    seen = until(lambda: (now := manager.benchmark(job.id)).phase == f"loading {OTHER}" and now)
+    owner.kill()
+    left = manager.benchmark(job.id)
+    problem = manager.health()["parts"]["benchmarks"]["problem"]
+    simulator.clear_faults()
+    taken = manager.resume_benchmarks()
+    done = until(lambda: (now := manager.benchmark(job.id)).state == "completed" and now)
+
+    assert (seen.state, left.state) == ("running", "interrupted")
+    assert job.id in problem
+    assert [one.id for one in taken] == [job.id]
+    assert done.results[0] == left.results[0] == seen.results[0]
+    assert [result.model for result in done.results] == [MODEL, OTHER]
+
+
+def test_a_benchmark_of_another_process_is_cancelled_within_a_second(manager, owners, simulator, two_models):
+    simulator.set_fault("slow_load", seconds=60)
+    job = owners().ask("start_benchmark", two_models)
+    until(lambda: manager.benchmark(job.id).phase == f"loading {MODEL}")
+
+    began = time.monotonic()
+    cancelled = manager.cancel_benchmark(job.id)
+
+    assert cancelled.state == "cancelled"
+    assert time.monotonic() - began < 1
+
+
+def test_benchmarks_of_several_processes_take_turns(manager, owners, simulator, two_models):
+    one, two = owners(), owners()
+    simulator.set_fault("slow_load", seconds=60)
+    first = one.ask("start_benchmark", [MODEL])
+    until(lambda: manager.benchmark(first.id).phase == f"loading {MODEL}")
+    second = two.ask("start_benchmark", [OTHER])
+    waiting = manager.benchmark(second.id).state
+    one.kill()
+    until(lambda: manager.benchmark(second.id).state == "running")
+    simulator.clear_faults()
+
+    assert waiting == "queued"
+    assert until(lambda: manager.benchmark(second.id).state == "completed")
+
+
 # --- the selection ---------------------------------------------------------------------------------------------------
 
 

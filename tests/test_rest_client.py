@@ -82,11 +82,14 @@ WISHES = {
     "cancel": (lambda c: c.cancel_download("d1"), ("POST", "/downloads/d1/cancel", None)),
     "move": (lambda c: c.move_download("d1", 0), ("POST", "/downloads/d1/move", {"position": 0})),
     "forget": (lambda c: c.forget_download("d1"), ("DELETE", "/downloads/d1", None)),
+    "end a benchmark": (lambda c: c.cancel_benchmark("a/b"), ("POST", "/benchmarks/a%2Fb/cancel", None)),
+    "go on with one": (lambda c: c.resume_benchmark("b1"), ("POST", "/benchmarks/b1/resume", None)),
+    "forget one": (lambda c: c.forget_benchmark("b1"), ("DELETE", "/benchmarks/b1", None)),
 }
 
 
 @pytest.mark.parametrize(("call", "sent"), WISHES.values(), ids=WISHES)
-def test_what_is_wished_of_a_download_is_sent_to_its_address(call, sent):
+def test_what_is_wished_of_a_job_is_sent_to_its_address(call, sent):
     transport = Recording()
 
     call(RestClient(transport))
@@ -320,6 +323,26 @@ def test_where_too_many_wait_for_news_a_download_is_looked_at_without_waiting():
     assert transport.sent[-1][1] == "/downloads/d1"
 
 
+def test_a_benchmark_is_followed_to_its_end():
+    steps = [{"id": "b1", "state": state, "version": version} for version, state in enumerate(("running", "completed"))]
+    transport = Recording({"success": True, "benchmark": steps[1]})
+
+    assert list(RestClient(transport).follow_benchmark(steps[0])) == steps
+    assert transport.sent == [("GET", "/benchmarks/b1?since=0&wait=1.0", None)]
+
+
+def test_photos_are_sent_in_base64_and_what_is_not_said_is_not_sent():
+    transport = Recording()
+
+    RestClient(transport).start_benchmark(["a", "b"], photos=[b"\xff\xd8\xff"])
+    RestClient(transport).start_benchmark(["a"], ["Rate it."], runs=5)
+
+    assert transport.sent == [
+        ("POST", "/benchmarks", {"models": ["a", "b"], "images": ["/9j/"]}),
+        ("POST", "/benchmarks", {"models": ["a"], "prompts": ["Rate it."], "runs": 5}),
+    ]
+
+
 def test_all_downloads_are_watched_until_nobody_works_on_any():
     answers = [
         {"success": True, "downloads": [job("paused", 1), job(state, 1)]}
@@ -361,6 +384,6 @@ def test_what_works_behind_the_app_is_ended_once():
 
 
 def test_a_download_is_our_own_only_where_this_process_works_on_it():
-    assert RestClient(InProcess(echo, owns={"d1"}.__contains__)).owns_download("d1")
-    assert not RestClient(InProcess(echo, owns={"d1"}.__contains__)).owns_download("d2")
-    assert not RestClient(OverHttp("http://127.0.0.1:1")).owns_download("d1")
+    assert RestClient(InProcess(echo, owns={"d1"}.__contains__)).owns_job("d1")
+    assert not RestClient(InProcess(echo, owns={"d1"}.__contains__)).owns_job("d2")
+    assert not RestClient(OverHttp("http://127.0.0.1:1")).owns_job("d1")

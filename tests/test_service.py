@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from download_scenes import held_up, standing, until
-from rest_api import NOBODY, ONE_B, ONE_B_TAG, PROBLEM, THREE_B, problem
+from rest_api import NOBODY, ONE_B, ONE_B_TAG, PROBLEM, THREE_B, THREE_B_TAG, problem
 from service_process import Service, parsed, raw_request
 
 from app import create_app, main
@@ -395,6 +395,32 @@ def test_what_was_under_way_waits_for_a_word_where_it_is_set_so(simulator, docum
 
         assert again["id"] == job
         until(lambda: state_of(service, job) == "completed", "the end of the download")
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_a_benchmark_goes_on_by_itself_after_the_next_start(simulator, document, how):
+    simulator.install(ONE_B_TAG)
+    simulator.install(THREE_B_TAG)
+    simulator.set_fault("slow_load", model=THREE_B_TAG, seconds=60)
+    wish = {"models": [ONE_B, THREE_B], "prompts": ["Rate it."], "runs": 1}
+    with Service(simulator, document) as service:
+        job = service.post("/benchmarks", wish)["benchmark"]["id"]
+        until(lambda: service.get(f"/benchmarks/{job}")["benchmark"]["done"] == 1, "the first answer")
+        first = service.get(f"/benchmarks/{job}")["benchmark"]["results"][0]
+        if how == "killed":
+            service.kill()
+        else:
+            assert service.end()[0] == 0
+    simulator.clear_faults()
+
+    with Service(simulator, document) as service:
+        done = until(
+            lambda: (now := service.get(f"/benchmarks/{job}")["benchmark"])["state"] == "completed" and now,
+            "the end of the benchmark",
+        )
+
+    assert [result["model"] for result in done["results"]] == [ONE_B, THREE_B]
+    assert done["results"][0] == first
 
 
 def test_after_a_kill_the_download_goes_on_and_every_acknowledged_record_is_there(simulator, document):

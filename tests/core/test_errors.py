@@ -33,7 +33,9 @@ SAMPLES = [
         would_fit=[{"model": "m", "context_tokens": 512}],
     ),
     errors.DownloadNotFound("a1"),
+    errors.BenchmarkNotFound("b1"),
     errors.ModelNotInstalled("llama3.1:8b-instruct", "q8"),
+    errors.ModelLacksCapability("all-minilm:latest", "completion", ("embedding",)),
     errors.CannotDeleteCurrent("llama3.1:8b-instruct"),
     errors.ModelInUse("llama3.1:8b-instruct", "a1"),
     errors.NameTaken("llama3.1:8b-instruct", "3" * 64),
@@ -45,6 +47,7 @@ SAMPLES = [
     errors.PullFailed(
         "m", "Ollama could not fetch m.", "Try again.", reason="other", heals_by_retrying=False, upstream="boom"
     ),
+    errors.BenchmarkFailed("b1", "m failed 3 times."),
     errors.RegistryUnavailable("registry.ollama.ai", "no such host"),
     errors.RegistryModelMissing("m", "registry.ollama.ai"),
     errors.OllamaError("Ollama answered nonsense.", "Update it.", upstream_status=500, upstream="boom"),
@@ -163,6 +166,9 @@ def test_no_sentence_has_a_hole(error):
         errors.InsufficientDisk("m", 5, None),
         errors.InsufficientDisk("m", None, 5),
         errors.InvalidTransition("a1", "become queued", "completed", ()),
+        errors.InvalidTransition("b1", "resume", "completed", ("forget",), kind="benchmark"),
+        errors.ModelLacksCapability("m", "vision", ()),
+        errors.ModelLacksCapability("m", "tools", ("completion",)),
         errors.OllamaUnavailable("http://127.0.0.1:11434"),
         errors.NameTaken("hf.co/user/model:Q4", ""),
     ],
@@ -176,7 +182,7 @@ def test_what_is_not_known_leaves_no_hole_either(error):
 @each
 def test_the_values_in_the_sentence_are_facts_as_well(error):
     sentence = str(error)
-    for name in ("model", "field", "registry", "download", "address", "characters"):
+    for name in ("model", "field", "registry", "download", "benchmark", "address", "characters"):
         if name in error.facts:
             assert str(error.facts[name]) in sentence
 
@@ -191,6 +197,10 @@ def test_the_values_in_the_sentence_are_facts_as_well(error):
         (errors.ModelNotPublished("m", ("gemma3:12b", "llama2:13b")), "gemma3:12b, llama2:13b"),
         (errors.InvalidTransition("a1", "become x", "failed", ("resume", "forget")), "resume, forget"),
         (errors.InvalidTransition("a1", "become x", "completed", ()), "start a new download"),
+        (errors.InvalidTransition("b1", "resume", "failed", ("forget",), kind="benchmark"), "Benchmark b1 is failed"),
+        (errors.ModelInUse("m", "b1", "benchmark"), "m is being measured. Wait until benchmark b1 has ended"),
+        (errors.ModelLacksCapability("m", "vision", ("completion", "tools")), "it can do completion, tools"),
+        (errors.ModelLacksCapability("m", "vision", ()), "leave the photos out"),
         (errors.ModelNotInstalled("m", "q8"), "m (q8)"),
         (errors.NameTaken("a/m:1", "3" * 64), "ollama cp a/m:1 my-m:1"),
         (errors.InsufficientDisk("m", 42_520_412_561, 20_000_000_000), "42.5 GB on Ollama's disk, 20.0 GB are free"),

@@ -6,7 +6,13 @@ import pytest
 
 from catalog import MODEL_CATALOG
 from model_core.document import DocumentCodec
-from model_core.errors import CannotDeleteCurrent, InvalidModelName, ModelNotFound, ModelNotInstalled
+from model_core.errors import (
+    CannotDeleteCurrent,
+    InvalidModelName,
+    ModelNotFound,
+    ModelNotInstalled,
+    ModelNotPublished,
+)
 from model_core.installed import Inventory
 from model_core.picture import Picture
 from model_core.records import InstalledModel, StoredModel, Usage
@@ -44,6 +50,53 @@ def picture(*models, current=None, previous=None, stored=(), custom=None, copied
 
 def used(name, **known):
     return StoredModel(name=name, usage_count=1, history={"here": {"": Usage(count=1)}}, **known)
+
+
+# --- what answers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "answers"),
+    [
+        (EIGHT_B, EIGHT_B, EIGHT_B),
+        (Q4_TAG, EIGHT_B, Q4_TAG),
+        (ALIAS, EIGHT_B, Q4_TAG),
+        (Q8_TAG, Q8_TAG, Q8_TAG),
+        ("mine", "Mine:latest", "Mine:latest"),
+    ],
+)
+def test_what_answers_is_told_by_the_name_that_tells_it_from_others(name, told, answers):
+    found = picture(*HELD, installed(Q8_TAG, Q8)).answering(name)
+
+    assert (found[0], found[1].name) == (told, answers)
+
+
+def test_where_the_id_is_missing_its_tag_answers_in_its_name():
+    told, found = picture(installed(Q4_TAG, Q4)).answering(EIGHT_B)
+
+    assert (told, found.name) == (EIGHT_B, Q4_TAG)
+
+
+def test_a_model_of_the_users_own_answers_under_the_id_and_the_tag_beside_it():
+    seen = picture(installed(EIGHT_B, OTHER), installed(Q4_TAG, Q4))
+
+    assert (seen.answering(EIGHT_B)[0], seen.answering(EIGHT_B)[1].digest) == (EIGHT_B, OTHER)
+    assert (seen.answering(Q4_TAG)[0], seen.answering(Q4_TAG)[1].digest) == (Q4_TAG, Q4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (ONE_B, ModelNotInstalled),
+        (Q8_TAG, ModelNotInstalled),
+        (UNPUBLISHED, ModelNotPublished),
+        ("qwen3:8b", ModelNotFound),
+        ("a b", InvalidModelName),
+    ],
+)
+def test_what_is_not_there_does_not_answer(name, kind):
+    with pytest.raises(kind):
+        picture(*HELD).answering(name)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,245 @@
+"""What the answers of a benchmark add up to: figures of each model, single values to compare, a table to take away.
+
+Failures count as such and have no times; a load stands apart from the answers, also where it came within one.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from model_core import loading
+from model_core.benchmark_records import Benchmark, BenchmarkModel, Figures, Load, ModelSummary, Result
+from model_core.memory import format_memory
+from model_core.records import Answer, RunningModel
+
+# What can be compared between models, and where it is measured.
+METRICS = ("tokens_per_second", "first_token_seconds", "answer_seconds", "load_seconds")
+
+# llama.cpp's server counts all tokens, and the time from the first one on (t_token_generation), so that a rate over n
+# is too high by n/(n-1): of a shorter answer than this it would say nothing.
+FEWEST_TOKENS_FOR_A_RATE = 8
+
+# A warm model is there after 1 to 2 ms (measured, tests/transcripts/generate.json); to load one starts a process.
+RELOADED_FROM_S = 0.1
+
+
+def figures(values: Iterable[float | None]) -> Figures | None:
+    """Return what the values that are known say, None where there is none.
+
+    >>> figures([1.0, 2.0, None, 6.0])
+    Figures(mean=3.0, median=2.0, p95=5.6, min=1.0, max=6.0, count=3)
+    """
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return None
+    return Figures(
+        mean=statistics.fmean(known),
+        median=statistics.median(known),
+        p95=quantile(known, 0.95),
+        min=known[0],
+        max=known[-1],
+        count=len(known),
+    )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the value below which this share of them lies, on the line between its two neighbours.
+
+    >>> quantile([1.0, 2.0, 4.0], 0.75)
+    3.0
+    """
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def samples(job: Benchmark, metric: str) -> dict[str, list[float]]:
+    """Return every value of a metric that was measured, by model, in the order in which they were.
+
+    metric  one of METRICS; higher is better for tokens_per_second, lower for the others
+
+    Raises KeyError for another one.
+    """
+    if metric not in METRICS:
+        raise KeyError(metric)
+    found: dict[str, list[float]] = {model.name: [] for model in job.models}
+    for model, value in _measured(job, metric):
+        if value is not None and model in found:
+            found[model].append(value)
+    return found
+
+
+def _measured(job: Benchmark, metric: str) -> Iterable[tuple[str, float | None]]:
+    if metric == "load_seconds":
+        return ((load.model, load.seconds) for load in job.loads)
+    return ((result.model, getattr(result, metric)) for result in job.results)
+
+
+def summaries(job: Benchmark) -> tuple[ModelSummary, ...]:
+    """Return what was found of each model so far, in the order in which they were named."""
+    values = {metric: samples(job, metric) for metric in METRICS}
+    return tuple(
+        _summary(job, name, {metric: values[metric][name] for metric in METRICS})
+        for name in (model.name for model in job.models)
+    )
+
+
+def _summary(job: Benchmark, name: str, values: dict[str, list[float]]) -> ModelSummary:
+    results = [result for result in job.results if result.model == name]
+    held = next((load for load in reversed(job.loads) if load.model == name and load.size_bytes is not None), None)
+    summary = ModelSummary(
+        model=name,
+        runs=len(results),
+        failures=sum(result.error is not None for result in results),
+        given_up=next(model.given_up for model in job.models if model.name == name),
+        **{metric: figures(found) for metric, found in values.items()},
+        size_bytes=held.size_bytes if held else None,
+        size_vram_bytes=held.size_vram_bytes if held else None,
+        gpu_share=held.gpu_share if held else None,
+    )
+    return summary.model_copy(update={"words": _words(summary, [one for one in job.loads if one.model == name])})
+
+
+def _words(summary: ModelSummary, loads: Sequence[Load]) -> str:
+    said = []
+    if rate := summary.tokens_per_second:
+        between = f" ({rate.min:.1f} to {rate.max:.1f})" if rate.count > 1 else ""
+        said.append(f"{rate.median:.1f} tokens a second{between}")
+    if first := summary.first_token_seconds:
+        said.append(f"the first after {first.median:.2f} s")
+    if load := summary.load_seconds:
+        said.append(f"loads in {load.median:.1f} s")
+    elif any(one.already_loaded for one in loads):
+        said.append("was in memory already, so nothing is known of its load")
+    if summary.size_bytes is not None:
+        said.append(_memory(summary.size_bytes, summary.gpu_share))
+    sentences = ["; ".join(said) + "."] if said else []
+    if summary.failures:
+        sentences.append(f"{summary.failures} of {summary.runs} answers failed.")
+    if summary.given_up:
+        sentences.append(f"Given up: {summary.given_up.rstrip('.')}.")
+    return " ".join(sentences) or "Nothing was measured yet."
+
+
+def _memory(size_bytes: int, gpu_share: float | None) -> str:
+    size = f"takes {format_memory(size_bytes)}"
+    if gpu_share is None:
+        return size
+    if gpu_share >= 1:
+        return f"{size}, all on the card"
+    if gpu_share <= 0:
+        return f"{size}, nothing of it on a card"
+    return f"{size}, {100 * gpu_share:.0f} % of it on the card: the rest is what slows it down"
+
+
+# --- one answer ------------------------------------------------------------------------------------------------------
+
+
+def result_of(ask: Result, answer: Answer, first_piece_s: float | None) -> Result:
+    """Return what was measured of an answer.
+
+    ask            of which model, prompt and photo, in which round
+    first_piece_s  from the request to its first piece, a load included
+    """
+    load_s = answer.load_seconds or 0.0
+    reloaded = load_s >= RELOADED_FROM_S
+    is_long = (answer.answer_tokens or 0) >= FEWEST_TOKENS_FOR_A_RATE
+    return ask.model_copy(
+        update={
+            "tokens_per_second": answer.tokens_per_second if is_long else None,
+            "first_token_seconds": _without(first_piece_s, load_s if reloaded else 0.0),
+            "answer_seconds": _without(answer.total_seconds, load_s),
+            "answer_tokens": answer.answer_tokens,
+            "prompt_tokens": answer.prompt_tokens,
+            "done_reason": answer.done_reason,
+            "reloaded": reloaded,
+            "load_seconds": load_s if reloaded else None,
+            "answer": answer.text,
+        }
+    )
+
+
+def _without(whole_s: float | None, part_s: float) -> float | None:
+    # The two are taken by two clocks, ours and Ollama's.
+    return None if whole_s is None else max(0.0, whole_s - part_s)
+
+
+def load_of(model: str, round: int, seconds: float, before: RunningModel | None, after: RunningModel | None) -> Load:
+    """Return what is kept of a load that has succeeded.
+
+    seconds  from the request to Ollama's word that the model is there
+    before   how the model ran before that, after: and since then; None where Ollama did not show it
+    """
+    already_loaded = loading.is_as_before(before, after) or seconds < RELOADED_FROM_S
+    return Load(
+        model=model,
+        round=round,
+        already_loaded=already_loaded,
+        seconds=None if already_loaded else seconds,
+        size_bytes=after.size_bytes if after else None,
+        size_vram_bytes=after.size_vram_bytes if after else None,
+        gpu_share=after.gpu_share if after else None,
+    )
+
+
+# --- a table to take away --------------------------------------------------------------------------------------------
+
+
+def as_csv(job: Benchmark) -> str:
+    """Return a row for each answer, with a head (RFC 4180). Prompts and photos are counted from 1 on.
+
+    load_seconds  of the load before this model's turn in that round; of the answer itself where it was loaded again
+    """
+    models = {model.name: model for model in job.models}
+    loads = {(load.model, load.round): load for load in job.loads}
+    rows = [
+        _row(job, models[result.model], loads.get((result.model, result.round), _NO_LOAD), result)
+        for result in job.results
+    ]
+    lines = [_COLUMNS, *([row[column] for column in _COLUMNS] for row in rows)]
+    return "".join(",".join(map(_cell, line)) + "\r\n" for line in lines)
+
+
+_COLUMNS = (
+    "benchmark", "simulated", "ollama_version", "gpu", "model", "digest", "quantization", "round", "prompt", "photo",
+    "tokens_per_second", "first_token_seconds", "answer_seconds", "answer_tokens", "prompt_tokens", "done_reason",
+    "reloaded", "load_seconds", "size_bytes", "gpu_share", "error",
+)  # fmt: skip
+_NO_LOAD = Load(model="", round=0)
+
+
+def _row(job: Benchmark, model: BenchmarkModel, load: Load, result: Result) -> dict[str, Any]:
+    return {
+        **result.model_dump(),
+        "benchmark": job.id,
+        "simulated": job.simulated,
+        "ollama_version": job.ollama_version,
+        "gpu": job.gpu,
+        "digest": model.digest,
+        "quantization": model.quantization,
+        "prompt": result.prompt + 1,
+        "photo": None if result.photo is None else result.photo + 1,
+        "load_seconds": result.load_seconds if result.reloaded else load.seconds,
+        "size_bytes": load.size_bytes,
+        "gpu_share": load.gpu_share,
+    }
+
+
+def _cell(value: Any) -> str:
+    """Return a value as it stands in the table.
+
+    >>> [_cell(value) for value in (1.5, None, True, "a,b", "=1+1")]
+    ['1.5', '', 'true', '"a,b"', "'=1+1"]
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        text = f"'{text}"  # a spreadsheet would take it for a formula
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
