@@ -91,8 +91,9 @@ def test_the_python_example_goes_through_the_daily_loop(simulator, document, env
     assert "'usage_count': 1" in done.stdout
 
 
-def test_the_terminal_example_goes_through_the_daily_loop(environment):
-    for line in example("terminal").splitlines():
+@pytest.mark.parametrize("name", ["terminal", "benchmark"])
+def test_an_example_for_the_terminal_goes_through(environment, name):
+    for line in example(name).splitlines():
         python, script, *words = line.split()
         assert (python, script) == ("python", "cli_model_management.py")
 
