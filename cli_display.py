@@ -316,6 +316,7 @@ class Display:
             self._say("Measured on a simulated Ollama: no figure is real.")
         for line in filter(None, map(_exception, job["summary"])):
             self._say(f"- {line}")
+        self._differences(job["differences"])
         self.note(f"Every single answer: {self._program} --json benchmarks show {job['id']}")
 
     def benchmarks(self, answer: Json) -> None:
@@ -458,9 +459,12 @@ class Display:
             [(row["model"], *(cell(row["figures"]) for _, cell in columns)) for row in answer["rows"]],
             right=[heading for heading, _ in columns],
         )
-        if answer["winners"]:
+        self._differences(answer["winners"])
+
+    def _differences(self, judged: Mapping[str, Json]) -> None:
+        if judged:
             self._say("")
-        for metric, judgement in answer["winners"].items():
+        for metric, judgement in judged.items():
             self._say(f"{_WON[metric]}: {judgement['text']}")
 
     def recorded(
@@ -883,4 +887,7 @@ _WON = {
     "inference_time": "Quickest",
     "tokens_per_second": "Most tokens a second",
     "quality_score": "Best answers",
+    "first_token_seconds": "First word soonest",
+    "answer_seconds": "Soonest done",
+    "load_seconds": "Loaded soonest",
 }

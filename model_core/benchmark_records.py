@@ -15,6 +15,7 @@ from pydantic import Field
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from model_core.errors import StoreUnreadable
+from model_core.judgement import Judgement
 from model_core.memory import DEFAULT_CONTEXT_TOKENS
 from model_core.records import Job, Record
 
@@ -148,6 +149,9 @@ class Benchmark(Job):
     loads: tuple[Load, ...] = ()
     results: tuple[Result, ...] = ()
     summary: tuple[ModelSummary, ...] = ()
+    differences: dict[str, Judgement] = Field(
+        default_factory=dict, description="by metric, whether one model is ahead of all others by more than chance"
+    )
     gpu: str | None = Field(default=None, description="the card of this machine; null where none is known")
     ollama_version: str | None = None
     simulated: bool = Field(default=False, description="measured on the demonstration's Ollama: no figure is real")

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from model_core import loading
 from model_core.benchmark_records import Benchmark, BenchmarkModel, Figures, Load, ModelSummary, Result
+from model_core.judgement import Judgement, judge_pairs, judge_rates
 from model_core.memory import format_memory
 from model_core.records import Answer, RunningModel
 
-# What can be compared between models, and where it is measured.
-METRICS = ("tokens_per_second", "first_token_seconds", "answer_seconds", "load_seconds")
+# What can be compared between models, and whether more of it is better.
+METRICS = {"tokens_per_second": True, "first_token_seconds": False, "answer_seconds": False, "load_seconds": False}
 
 # llama.cpp's server counts all tokens, and the time from the first one on (t_token_generation), so that a rate over n
 # is too high by n/(n-1): of a shorter answer than this it would say nothing.
@@ -57,38 +58,57 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def samples(job: Benchmark, metric: str) -> dict[str, list[float]]:
-    """Return every value of a metric that was measured, by model, in the order in which they were.
+def samples(job: Benchmark, metric: str) -> dict[str, dict[Hashable, float]]:
+    """Return every value of one of METRICS that was measured, by model, then by what it was measured at.
 
-    metric  one of METRICS; higher is better for tokens_per_second, lower for the others
-
-    Raises KeyError for another one.
+    Values of two models under the same key were measured side by side: in the same round, on the same prompt and photo.
     """
-    if metric not in METRICS:
-        raise KeyError(metric)
-    found: dict[str, list[float]] = {model.name: [] for model in job.models}
-    for model, value in _measured(job, metric):
-        if value is not None and model in found:
-            found[model].append(value)
+    found: dict[str, dict[Hashable, float]] = {model.name: {} for model in job.models}
+    for model, place, value in _measured(job, metric):
+        if value is not None:
+            found[model][place] = value
     return found
 
 
-def _measured(job: Benchmark, metric: str) -> Iterable[tuple[str, float | None]]:
+def _measured(job: Benchmark, metric: str) -> Iterable[tuple[str, Hashable, float | None]]:
     if metric == "load_seconds":
-        return ((load.model, load.seconds) for load in job.loads)
-    return ((result.model, getattr(result, metric)) for result in job.results)
+        return ((load.model, load.round, load.seconds) for load in job.loads)
+    return ((one.model, (one.round, one.prompt, one.photo), getattr(one, metric)) for one in job.results)
+
+
+def differences(job: Benchmark) -> dict[str, Judgement]:
+    """Return by metric whether one model is ahead of all others; empty for one model alone.
+
+    success_rate is among them where an answer has failed.
+    """
+    if len(job.models) < 2:
+        return {}
+    found = {
+        metric: judge_pairs(samples(job, metric), higher_is_better=more_is_better)
+        for metric, more_is_better in METRICS.items()
+    }
+    if any(result.error for result in job.results):
+        found["success_rate"] = judge_rates(
+            {model.name: _successes([one for one in job.results if one.model == model.name]) for model in job.models},
+            "answers",
+        )
+    return found
+
+
+def _successes(results: Sequence[Result]) -> tuple[int, int]:
+    return sum(result.error is None for result in results), len(results)
 
 
 def summaries(job: Benchmark) -> tuple[ModelSummary, ...]:
     """Return what was found of each model so far, in the order in which they were named."""
     values = {metric: samples(job, metric) for metric in METRICS}
     return tuple(
-        _summary(job, name, {metric: values[metric][name] for metric in METRICS})
+        _summary(job, name, {metric: values[metric][name].values() for metric in METRICS})
         for name in (model.name for model in job.models)
     )
 
 
-def _summary(job: Benchmark, name: str, values: dict[str, list[float]]) -> ModelSummary:
+def _summary(job: Benchmark, name: str, values: Mapping[str, Iterable[float]]) -> ModelSummary:
     results = [result for result in job.results if result.model == name]
     held = next((load for load in reversed(job.loads) if load.model == name and load.size_bytes is not None), None)
     summary = ModelSummary(

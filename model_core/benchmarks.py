@@ -322,6 +322,7 @@ def _counted(job: Benchmark, at: str, **changes: Any) -> Benchmark:
             # Cut, not rounded: 100 is for the end.
             "percent": (1000 * done // total) / 10 if total else 100.0,
             "summary": benchmark_results.summaries(job),
+            "differences": benchmark_results.differences(job),
             "updated_at": at,
             "version": job.version + 1,
         }

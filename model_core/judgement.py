@@ -3,7 +3,8 @@
 Values (times, speeds, ratings) are compared by the test of Mann and Whitney (1947): of all pairs of one value of each,
 in how many is the one ahead? It asks nothing of how the values lie, so one outlier decides nothing. Up to EXACT values
 of both together chance is counted out, equal values included; beyond, it is the normal approximation with the
-corrections for equal values and for continuity (Lehmann, Nonparametrics, 1975, chapter 1).
+corrections for equal values and for continuity (Lehmann, Nonparametrics, 1975, chapter 1). Values that were measured
+side by side are compared in their pairs, by the test of Wilcoxon (signed_rank.py).
 
 Rates are compared by the interval of their difference that Newcombe (Statistics in Medicine 17, 1998, p. 873) calls
 method 10, made of two intervals of Wilson (1927): it holds also where all succeeded, or none.
@@ -15,13 +16,14 @@ such difference, which Holm's procedure (1979) makes up for.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import comb, erfc, sqrt
 from typing import Any, Literal
 
 from model_core.records import Record
+from model_core.signed_rank import lean_of
 
 ALPHA = 0.05  # a difference is real where chance alone would show as much in 5 of 100 cases or fewer
 LEAST = 5  # values of each; of 4, chance puts all those of one before those of the other in 3 of 100 cases
@@ -31,6 +33,7 @@ EXACT = 20  # counting out so many takes some 5 ms, and four more take twice as 
 Values = Mapping[float, int] | Mapping[int, int]
 
 MANN_WHITNEY = "Mann-Whitney U test"
+WILCOXON = "Wilcoxon signed-rank test"
 NEWCOMBE = "Newcombe's interval of the difference of two rates"
 
 
@@ -82,7 +85,7 @@ def judge(samples: Mapping[str, Values], *, higher_is_better: bool) -> Judgement
         for other in samples
         if one != other
     }
-    best = max(samples, key=lambda one: sum(share[one, other] for other in samples if other != one))
+    best = _best(samples, lambda one, other: share[one, other])
     duels = [
         _Duel(
             f"{best} beats {rival} in {100 * share[best, rival]:.0f} of 100 pairs",
@@ -94,21 +97,57 @@ def judge(samples: Mapping[str, Values], *, higher_is_better: bool) -> Judgement
     return _judged(best, duels, MANN_WHITNEY, sizes)
 
 
-def judge_rates(rates: Mapping[str, tuple[int, int]]) -> Judgement:
+def judge_pairs(samples: Mapping[str, Mapping[Hashable, float]], *, higher_is_better: bool) -> Judgement:
+    """Return whether one of several models is better than every other, by what was measured side by side.
+
+    samples  of each model its values, by what it shares with those of the others, such as round and prompt
+
+    Raises ValueError for fewer than two models.
+
+    >>> fast, slow = dict.fromkeys(range(6), 40.0), dict.fromkeys(range(6), 9.0)
+    >>> found = judge_pairs({"1b": fast, "8b": slow}, higher_is_better=True)
+    >>> found.winner, found.p_value
+    ('1b', 0.03125)
+    """
+    sizes = {model: len(values) for model, values in samples.items()}
+    gains = {
+        (one, other): _gains(samples[one], samples[other], higher_is_better)
+        for one in samples
+        for other in samples
+        if one != other
+    }
+    if few := _too_few_pairs(sizes, min(map(len, gains.values()), default=0)):
+        return few
+    lean = {pair: lean_of(values) for pair, values in gains.items()}
+    best = _best(samples, lambda one, other: lean[one, other].share)
+    duels = [
+        _Duel(
+            f"{best} is ahead of {rival} in {sum(gain > 0 for gain in gains[best, rival])} "
+            f"of {len(gains[best, rival])} pairs",
+            lean[best, rival].p_value if lean[best, rival].share > 0.5 else 1.0,
+        )
+        for rival in samples
+        if rival != best
+    ]
+    return _judged(best, duels, WILCOXON, sizes)
+
+
+def judge_rates(rates: Mapping[str, tuple[int, int]], what: str = "uses") -> Judgement:
     """Return whether one of several models succeeds more often than every other.
 
     rates  of each model its successes, and out of how many
+    what   of what they are counted, in the sentence
 
     Raises ValueError for fewer than two models.
     """
     sizes = {model: tries for model, (_, tries) in rates.items()}
-    if few := _too_few(sizes, "uses", NEWCOMBE):
+    if few := _too_few(sizes, what, NEWCOMBE):
         return few
     best = max(rates, key=lambda model: rates[model][0] / rates[model][1])
     won, tries = rates[best]
     duels = [
         _Duel(
-            f"{best} succeeded in {won:,} of {tries:,} uses, {rival} in {rival_won:,} of {rival_tries:,}",
+            f"{best} succeeded in {won:,} of {tries:,} {what}, {rival} in {rival_won:,} of {rival_tries:,}",
             p_of_rates(rates[best], (rival_won, rival_tries)),
         )
         for rival, (rival_won, rival_tries) in rates.items()
@@ -118,6 +157,12 @@ def judge_rates(rates: Mapping[str, tuple[int, int]]) -> Judgement:
 
 
 # --- one against every other -----------------------------------------------------------------------------------------
+
+
+def _best(models: Iterable[str], share_ahead: Callable[[str, str], float]) -> str:
+    """Return the one that stands best to the rival that it stands worst to: only that one can be ahead of all."""
+    models = list(models)
+    return max(models, key=lambda one: min(share_ahead(one, other) for other in models if other != one))
 
 
 def _judged(best: str, duels: Sequence[_Duel], test: str, sizes: dict[str, int]) -> Judgement:
@@ -152,6 +197,16 @@ def _too_few(sizes: dict[str, int], what: str, test: str) -> Judgement | None:
     return Judgement(winner=None, word="too_few", p_value=None, test=test, text=text, sizes=sizes)
 
 
+def _too_few_pairs(sizes: dict[str, int], fewest: int) -> Judgement | None:
+    if len(sizes) < 2:
+        raise ValueError("two models or more are compared")
+    needed = least_of_pairs(len(sizes) - 1)
+    if fewest >= needed:
+        return None
+    text = f"Too few values to tell: {fewest or 'none'} of one stand beside one of another; {needed} are needed."
+    return Judgement(winner=None, word="too_few", p_value=None, test=WILCOXON, text=text, sizes=sizes)
+
+
 def least_of_each(rivals: int) -> int:
     """Return how many values of each model are needed: with fewer, not even the clearest order would be proof.
 
@@ -159,6 +214,15 @@ def least_of_each(rivals: int) -> int:
     (5, 5, 6)
     """
     return next(size for size in count(LEAST) if rivals * 2 / comb(2 * size, size) <= ALPHA)
+
+
+def least_of_pairs(rivals: int) -> int:
+    """Return how many pairs are needed: with fewer, not even the clearest order would be proof.
+
+    >>> least_of_pairs(1), least_of_pairs(2), least_of_pairs(7)
+    (6, 7, 9)
+    """
+    return next(size for size in count(LEAST) if rivals * 2 / 2**size <= ALPHA)
 
 
 def _cases(p_value: float) -> str:
@@ -232,6 +296,15 @@ def _ranked(one: Mapping[Any, int], other: Mapping[Any, int]) -> _Ranked:
         others_below += there
         ties.append(here + there)
     return _Ranked(sum(one.values()), others_below, tuple(ties), pairs_above)
+
+
+# --- pairs of values -------------------------------------------------------------------------------------------------
+
+
+def _gains(one: Mapping[Hashable, float], other: Mapping[Hashable, float], higher_is_better: bool) -> list[float]:
+    """Return by how much the one is better, in each pair that is whole."""
+    sign = 1 if higher_is_better else -1
+    return [sign * (value - other[pair]) for pair, value in one.items() if pair in other]
 
 
 # --- rates -----------------------------------------------------------------------------------------------------------

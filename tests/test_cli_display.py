@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cli_display import DOWNLOADING, Bar, Display, Lines, moment, printable
+from model_core.benchmark_results import METRICS
 
 NAME = "llama3.2:1b-instruct"
 
@@ -366,6 +367,7 @@ def a_benchmark(*rows, **fields):
         "simulated": False,
         "error": None,
         "summary": list(rows) or [a_row()],
+        "differences": {},
     } | fields
 
 
@@ -422,6 +424,16 @@ def test_what_was_not_measured_is_not_made_up():
 )
 def test_what_the_figures_do_not_say_stands_below(fields, is_told):
     assert (f"- {NAME}: As it is." in told_of(a_row(**fields))) is is_told
+
+
+def test_whether_a_difference_is_real_is_said_below_the_table():
+    judged = {metric: {"text": f"{metric} as it is."} for metric in (*METRICS, "success_rate")}
+
+    lines = told_of(differences=judged).splitlines()
+
+    assert "Most tokens a second: tokens_per_second as it is." in lines
+    assert "Most reliable: success_rate as it is." in lines
+    assert sum("as it is." in line for line in lines) == len(judged)
 
 
 def test_figures_of_the_demonstration_say_so_and_what_is_not_done_how_far_it_is():

@@ -16,6 +16,7 @@ from model_core.benchmark_results import (
     METRICS,
     RELOADED_FROM_S,
     as_csv,
+    differences,
     figures,
     load_of,
     quantile,
@@ -192,25 +193,64 @@ def test_of_nothing_there_are_no_figures():
     assert figures([None, None]) is None
 
 
-def test_samples_are_the_single_values_by_model_in_their_order():
+def test_samples_are_the_single_values_by_model_and_by_what_they_were_measured_at():
     job = a_benchmark(
-        results=(a_result(rate=40.0), a_result("b", 20.0), a_result(rate=None, error="It broke."), a_result(rate=42.0)),
-        loads=(Load(model="a", round=1, seconds=5.0), Load(model="a", round=2, already_loaded=True)),
+        [
+            a_result(rate=40.0),
+            a_result(rate=42.0, prompt=1, photo=2),
+            a_result("b", rate=20.0, round=2),
+            a_result("b", rate=None, error="It broke off."),
+        ],
+        [Load(model="a", round=1, seconds=5.0), Load(model="b", round=1, already_loaded=True)],
     )
 
-    assert samples(job, "tokens_per_second") == {"a": [40.0, 42.0], "b": [20.0]}
-    assert samples(job, "load_seconds") == {"a": [5.0], "b": []}
+    assert samples(job, "tokens_per_second") == {"a": {(1, 0, None): 40.0, (1, 1, 2): 42.0}, "b": {(2, 0, None): 20.0}}
+    assert samples(job, "load_seconds") == {"a": {1: 5.0}, "b": {}}
 
 
-def test_there_are_samples_of_every_metric_and_of_no_other():
-    for metric in METRICS:
-        assert set(samples(a_benchmark(), metric)) == {"a", "b"}
-    with pytest.raises(KeyError):
-        samples(a_benchmark(), "beauty")
+def side_by_side(rates, others, **known):
+    """Return a benchmark of two models, a round for each pair of rates; a rate of None is a failure."""
+    return a_benchmark(
+        [
+            a_result(name, rate=rate, round=number, error=None if rate else "It broke off.")
+            for name, own in (("a", rates), ("b", others))
+            for number, rate in enumerate(own, 1)
+        ],
+        **known,
+    )
+
+
+def test_who_is_faster_on_the_same_prompt_in_every_round_is_ahead():
+    found = differences(side_by_side([10.0, 50.0, 20.0, 60.0, 30.0, 40.0], [9.0, 49.0, 19.0, 59.0, 29.0, 39.0]))
+
+    assert (found["tokens_per_second"].winner, found["tokens_per_second"].word) == ("a", "real")
+    assert found["answer_seconds"].word == "noise"  # every answer took the same time
+    assert found["load_seconds"].word == "too_few"
+    assert set(found) == set(METRICS)
+
+
+def test_of_times_the_shorter_one_is_ahead():
+    job = a_benchmark(
+        [a_result(name, round=n, first_token_seconds=s) for n in range(9) for name, s in (("a", 2.0), ("b", 1.0))]
+    )
+
+    assert differences(job)["first_token_seconds"].winner == "b"
+
+
+def test_where_answers_failed_it_is_said_whether_one_fails_more_often():
+    found = differences(side_by_side([None] * 9, [20.0] * 9))
+
+    assert found["success_rate"].winner == "b"
+    assert found["success_rate"].text.startswith("b succeeded in 9 of 9 answers, a in 0 of 9")
+    assert found["tokens_per_second"].word == "too_few"
+
+
+def test_of_one_model_alone_there_is_nothing_to_tell():
+    assert differences(a_benchmark([a_result()], names=("a",))) == {}
 
 
 def test_a_range_is_told_where_there_is_one():
-    one, several = a_benchmark(results=(a_result(),)), a_benchmark(results=(a_result(), a_result(rate=50.0)))
+    one, several = a_benchmark(results=(a_result(),)), a_benchmark(results=(a_result(), a_result(rate=50.0, round=2)))
 
     assert summaries(one)[0].words.startswith("40.0 tokens a second; ")
     assert summaries(several)[0].words.startswith("45.0 tokens a second (40.0 to 50.0); ")

@@ -14,8 +14,10 @@ from model_core.judgement import (
     ALPHA,
     LEAST,
     judge,
+    judge_pairs,
     judge_rates,
     least_of_each,
+    least_of_pairs,
     newcombe_interval,
     p_of_rates,
     p_of_values,
@@ -145,8 +147,17 @@ def test_who_is_beaten_by_one_is_no_winner_though_ahead_of_all_together():
 
     found = judge({"steady": steady, "changing": changing, "low": low}, higher_is_better=True)
 
-    assert found.winner is None
-    assert "steady beats changing in 45 of 100 pairs" in found.text
+    assert found.winner == "changing"  # by little, but ahead of each
+
+
+def test_where_each_is_beaten_by_another_nobody_wins():
+    found = judge({"a": {2: 1, 4: 1, 9: 1}, "b": {1: 1, 6: 1, 8: 1}, "c": {3: 1, 5: 1, 7: 1}}, higher_is_better=True)
+    assert found.word == "too_few"
+
+    found = judge(
+        {"a": {2: 99, 4: 99, 9: 99}, "b": {1: 99, 6: 99, 8: 99}, "c": {3: 99, 5: 99, 7: 99}}, higher_is_better=True
+    )
+    assert (found.winner, found.word, found.p_value) == (None, "noise", 1.0)
 
 
 def test_the_more_others_there_are_the_clearer_the_difference_must_be():
@@ -203,6 +214,65 @@ def test_how_often_chance_would_show_as_much_is_said_in_whole_cases(apart, cases
     found = judged(one=range(30), other=[number + apart - 0.5 for number in range(30)])
 
     assert found.text.endswith(f"{cases}.")
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def side_by_side(higher_is_better=True, **samples):
+    return judge_pairs(
+        {model: dict(enumerate(values)) for model, values in samples.items()}, higher_is_better=higher_is_better
+    )
+
+
+def test_who_is_ahead_in_every_pair_wins_however_much_the_pairs_differ():
+    prompts = [1.0, 50.0, 900.0, 2.0, 60.0, 800.0]
+    found = side_by_side(fast=[value * 1.1 for value in prompts], slow=prompts)
+
+    assert (found.winner, found.word) == ("fast", "real")
+    assert found.text == "fast is ahead of slow in 6 of 6 pairs, and chance alone would show as much in 3 of 100 cases."
+    assert judged(fast=[value * 1.1 for value in prompts], slow=prompts).winner is None  # not side by side
+
+
+def test_where_less_is_better_the_other_one_of_a_pair_is_ahead():
+    samples = {"one": range(1, 9), "other": range(2, 10)}
+
+    assert side_by_side(**samples).winner == "other"
+    assert side_by_side(**samples, higher_is_better=False).winner == "one"
+
+
+def test_a_pair_that_is_not_whole_counts_for_nothing():
+    found = judge_pairs(
+        {"one": {1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0}, "other": dict.fromkeys(range(3, 30), 1.0)}, higher_is_better=True
+    )
+
+    assert (found.winner, found.word) == (None, "too_few")
+    assert found.text == "Too few values to tell: 2 of one stand beside one of another; 6 are needed."
+    assert found.sizes == {"one": 4, "other": 27}
+
+
+@pytest.mark.parametrize("rivals", range(1, 8))
+def test_as_few_pairs_as_are_asked_for_can_be_proof(rivals):
+    size = least_of_pairs(rivals)
+    samples = {f"m{number}": [float(number)] * size for number in range(rivals + 1)}
+
+    assert side_by_side(**samples, higher_is_better=False).winner == "m0"
+    assert side_by_side(**{name: values[1:] for name, values in samples.items()}).word == "too_few"
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=6, max_size=15), st.booleans())
+def test_of_two_it_does_not_matter_who_is_named_first(pairs, higher_is_better):
+    one, other = zip(*pairs, strict=True)
+    first = side_by_side(one=one, other=other, higher_is_better=higher_is_better)
+    second = side_by_side(other=other, one=one, higher_is_better=higher_is_better)
+
+    assert (first.winner, first.p_value) == (second.winner, second.p_value)
+    assert (first.winner is None) == (first.p_value > ALPHA)
+
+
+def test_a_single_model_stands_beside_none():
+    with pytest.raises(ValueError, match="two models"):
+        side_by_side(one=range(9))
 
 
 # --- rates -----------------------------------------------------------------------------------------------------------
