@@ -48,6 +48,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "not_found": HTTPStatus.NOT_FOUND,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "model_not_installed": HTTPStatus.CONFLICT,
+    "benchmark_unsuitable": HTTPStatus.CONFLICT,
     "capability_missing": HTTPStatus.CONFLICT,
     "cannot_delete_current": HTTPStatus.CONFLICT,
     "model_in_use": HTTPStatus.CONFLICT,

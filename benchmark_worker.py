@@ -6,7 +6,7 @@ What every kind of job does alike stands in job_worker.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from bell import Bell
@@ -84,6 +84,10 @@ class BenchmarkWorker(JobWorker[Benchmark, BenchmarkRun]):
                     self.files.forget(job_id)
                     raise
                 return self._run(job, lock, nobody_waits)
+
+    def kept(self) -> Collection[Benchmark]:
+        """Return every benchmark as it is on disk, in the order in which they were asked for. Raises StoreError."""
+        return self._store.read().values()
 
     def health(self) -> StoreHealth:
         """Return how the document of the benchmarks fares. Does not raise."""

@@ -40,8 +40,9 @@ DONE, REFUSED, WRONG_USE, NO_OLLAMA, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES: Mapping[str, int] = {
     **dict.fromkeys(
         (
-            "benchmark_failed", "benchmark_not_found", "cannot_delete_current", "cannot_start", "capability_missing",
-            "download_failed", "download_not_found", "host_not_allowed", "insufficient_disk", "insufficient_vram",
+            "benchmark_failed", "benchmark_not_found", "benchmark_unsuitable", "cannot_delete_current", "cannot_start",
+            "capability_missing", "download_failed", "download_not_found", "host_not_allowed", "insufficient_disk",
+            "insufficient_vram",
             "internal_error", "invalid_transition", "method_not_allowed", "model_in_use", "model_not_found",
             "model_not_installed", "model_not_published", "name_taken", "no_current_model", "no_suitable_model",
             "not_found", "ollama_error", "origin_not_allowed", "payload_too_large", "refused", "registry_unavailable",

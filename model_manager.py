@@ -36,6 +36,7 @@ from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
     advice,
+    benchmark_results,
     benchmarks,
     comparison,
     doctor,
@@ -65,6 +66,7 @@ from model_core.benchmark_records import (
     BenchmarkState,
 )
 from model_core.budget import Budget, budget
+from model_core.candidates import ANSWERING, SEEING
 from model_core.comparison import Comparison
 from model_core.doctor import Diagnosis, Facts
 from model_core.document import DocumentCodec, new_model, read_import, remember
@@ -72,6 +74,7 @@ from model_core.errors import (
     AnswerCutShort,
     BenchmarkFailed,
     BenchmarkNotFound,
+    BenchmarkUnsuitable,
     CannotDeleteCurrent,
     CannotStart,
     DownloadFailed,
@@ -119,12 +122,14 @@ from model_core.records import (
     Document,
     DownloadJob,
     DownloadState,
+    InstalledModel,
     LayerProgress,
     ModelMetadata,
     ModelPurpose,
     OllamaSeen,
     RunningModel,
 )
+from model_core.speed import Speed
 from model_core.usage import Event, Statistics
 from ollama_client import KeepAlive, OllamaClient
 from ollama_descriptions import OllamaDescriptions
@@ -137,6 +142,7 @@ __all__ = [
     "AnswerCutShort",
     "BenchmarkFailed",
     "BenchmarkNotFound",
+    "BenchmarkUnsuitable",
     "CannotDeleteCurrent",
     "CannotStart",
     "DownloadFailed",
@@ -375,7 +381,8 @@ class ModelManager:
         require_fit   refuse what does not lie on the card as a whole
         load          also put it into memory, and wait for that; that this does not work is a warning
 
-        Raises ModelNotInstalled, ModelNotFound, UnknownQuantization, InsufficientVram, NameTaken, OllamaUnavailable.
+        Raises ModelNotInstalled, ModelLacksCapability, ModelNotFound, UnknownQuantization, InsufficientVram, NameTaken,
+        OllamaUnavailable.
         """
         with self._undisturbed():
             picture, seen = self._ask()
@@ -385,8 +392,8 @@ class ModelManager:
                 advice.answering(meant, picture.held(meant), quantization)
             elif quantization:
                 raise UnknownQuantization(meant.name, ())
-            elif not picture.inventory.get(meant.name):
-                raise ModelNotInstalled(meant.name)
+            else:
+                self._check_answers(meant.name, picture.inventory.get(meant.name))
             check = self._fit_now(picture, meant.name, quantization).check
             if require_fit and not check.compatible:
                 raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
@@ -440,7 +447,7 @@ class ModelManager:
         context_tokens  from now on it is used with so much; None: as before, 4096 at first
         on_phase        is told what is waited for
 
-        Raises ModelNotInstalled, ModelNotFound, InvalidRequest, OllamaUnavailable, StoreError.
+        Raises ModelNotInstalled, ModelLacksCapability, ModelNotFound, InvalidRequest, OllamaUnavailable, StoreError.
         """
         loading.check_keep_alive(keep_alive)
         if context_tokens is not None:
@@ -476,13 +483,14 @@ class ModelManager:
         return self._pictured(self.store.read(), self._picture.inventory).context_of(name)
 
     def _loadable(self, name: str) -> tuple[Meant, str]:
-        """Return what is meant, its id made to answer, and the digest that stands under it."""
+        """Return what is meant, its id made to answer, and the digest that stands under it.
+
+        Raises ModelNotInstalled, ModelLacksCapability, ModelNotFound.
+        """
         picture, seen = self._ask()
         meant = picture.known(name)
         if meant.entry is None or (meant.quantization and meant.quantization != picture.held(meant).quantization):
-            there = picture.inventory.get(name)
-            if there is None:
-                raise ModelNotInstalled(meant.name, meant.quantization)
+            there = self._check_answers(meant.name, picture.inventory.get(name), meant.quantization)
             return Meant(there.name), there.digest
         source = advice.answering(meant, picture.held(meant), None)
         seen, copied = self._made_to_answer(picture, meant, None, seen)
@@ -498,6 +506,7 @@ class ModelManager:
 
     def _count_in_passing(self, runner: RunningModel, load_seconds: float | None) -> None:
         """Remember what Ollama counts of a model that a benchmark has loaded; the benchmark goes on in any case."""
+        self._probe.forget()
         try:
             self._counted((runner,), {} if load_seconds is None else {runner.digest: load_seconds})
         except StoreError as error:
@@ -743,7 +752,7 @@ class ModelManager:
         prompts  None: a rating, keywords and a short critique, as AutoDev asks for them
         photos   files, or their bytes; each prompt is asked with each, of models that can see
 
-        Raises InvalidRequest, ModelNotInstalled, ModelLacksCapability, ModelNotFound, OllamaUnavailable, StoreError.
+        Raises InvalidRequest, ModelNotInstalled, BenchmarkUnsuitable, ModelNotFound, OllamaUnavailable, StoreError.
         """
         seen_photos = [_photo(photo, number) for number, photo in enumerate(photos)]
         asked = benchmarks.check(models, prompts, seen_photos, runs, answer_tokens, context_tokens, seed)
@@ -769,14 +778,12 @@ class ModelManager:
             return self._benchmarks.start(wanted, seen_photos)
 
     def _measured(self, picture: Picture, name: str, *, with_photos: bool) -> BenchmarkModel:
-        """Return a model as it is measured. Raises ModelNotInstalled, ModelLacksCapability."""
+        """Return a model as it is measured. Raises ModelNotInstalled, BenchmarkUnsuitable."""
         told, found = picture.answering(name)
-        able = found.capabilities
-        if able is None:  # an Ollama before 0.30 does not tell it in its list
-            able = self.client.show(found.name).capabilities
-        for capability in ("completion", "vision") if with_photos else ("completion",):
+        able = self._abilities(found)
+        for capability in (ANSWERING, SEEING) if with_photos else (ANSWERING,):
             if able is not None and capability not in able:
-                raise ModelLacksCapability(told, capability, able)
+                raise BenchmarkUnsuitable(told, capability, able)
         return BenchmarkModel(
             name=told,
             ollama_name=found.name,
@@ -785,6 +792,23 @@ class ModelManager:
             size_bytes=found.size_bytes,
             thinks="thinking" in (able or ()),
         )
+
+    def _check_answers(
+        self, name: str, model: InstalledModel | None, quantization: str | None = None
+    ) -> InstalledModel:
+        """Return the model. Raises ModelNotInstalled, ModelLacksCapability for one that only makes embeddings."""
+        if model is None:
+            raise ModelNotInstalled(name, quantization)
+        able = self._abilities(model)
+        if able is not None and ANSWERING not in able:
+            raise ModelLacksCapability(model.name, ANSWERING, able)
+        return model
+
+    def _abilities(self, model: InstalledModel) -> Sequence[str] | None:
+        """Return what a model can do; None where Ollama does not know. Raises OllamaError."""
+        if model.capabilities is None:  # an Ollama before 0.30 does not tell it in its list
+            return self.client.show(model.name).capabilities
+        return model.capabilities
 
     def benchmarks(self) -> list[Benchmark]:
         """Return every benchmark that is kept, in the order in which they were asked for."""
@@ -857,11 +881,11 @@ class ModelManager:
 
         Raises NoSuitableModel, InvalidRequest.
         """
-        picture, found = self._advising(), self.budget(available_vram_gb)
+        found = self.budget(available_vram_gb)
         criteria = advice.criteria(
             found, priority, context_tokens, needs, installed_only, kv_type=kv_type, parallel=parallel
         )
-        return recommender.recommend(picture.candidates(), criteria)
+        return recommender.recommend(self._advising(found.machine.gpu).candidates(), criteria)
 
     def recommend_model(self, available_vram_gb: float | None = None, priority: str = "balanced") -> str | None:
         """Return the name of the model that suits best, None if none does. Raises InvalidRequest."""
@@ -888,7 +912,7 @@ class ModelManager:
         wish = advice.criteria(
             self.budget(available_vram_gb), "balanced", context_tokens, (), None, kv_type=kv_type, parallel=parallel
         )
-        return self._advising().fit(name, quantization, wish)
+        return self._advising(wish.machine.gpu).fit(name, quantization, wish)
 
     def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
         """Say whether a model lies on the card as a whole, and why, in a sentence."""
@@ -1044,9 +1068,9 @@ class ModelManager:
 
     def diagnose(self) -> Diagnosis:
         """Look at everything, and say of each what is well, and what to do if not. Raises StoreUnreadable."""
-        picture, seen = self._advising(), self.seen()
-        store, current = self.store.health(), picture.document.current_model
         looked, found = self.hardware(), self.budget()
+        picture, seen = self._advising(found.machine.gpu), self.seen()
+        store, current = self.store.health(), picture.document.current_model
         runners = self._runners.look() if seen.reachable else ()
         running = [picture.running(runner, self._has_card()) for runner in runners]
         return doctor.diagnose(
@@ -1133,25 +1157,34 @@ class ModelManager:
         seen = self._inventory.ask()
         return self._pictured(self.store.read(), seen.inventory), seen
 
-    def _advising(self) -> Picture:
+    def _advising(self, gpu: str | None) -> Picture:
         """Return a picture to give advice on: with what is loaded counted, and what nobody has catalogued described.
+
+        gpu  the card that the advice is about; None where it is not known
 
         What is loaded is not written down here: who only asks changes nothing but what Ollama tells once for all.
         """
+        running: tuple[RunningModel, ...] = ()
         picture, seen = self._look()
-        if not seen.reachable:
+        if seen.reachable:
+            picture, running = self._described(picture), self._runners.look()
+        benchmarked = self._benchmarked(gpu, simulated=seen.simulated)
+        if not running and not benchmarked:
             return picture
-        picture, running = self._described(picture), self._runners.look()
-        document = measurements.with_running(picture.document, running, _now())
-        if not running and document is picture.document:
-            return picture
-        return self._overlaid(picture, document, running)
-
-    def _overlaid(self, picture: Picture, document: Document, running: tuple[RunningModel, ...]) -> Picture:
-        key = (picture, running)
+        key = (picture, running, benchmarked)
         if self._overlay is None or self._overlay[0] != key:
-            self._overlay = key, Picture(MODEL_CATALOG, document, picture.inventory, running=running)
+            document = measurements.with_running(picture.document, running, _now())
+            overlaid = Picture(MODEL_CATALOG, document, picture.inventory, running=running, benchmarked=benchmarked)
+            self._overlay = key, overlaid
         return self._overlay[1]
+
+    def _benchmarked(self, gpu: str | None, *, simulated: bool) -> dict[str, Speed]:
+        try:
+            kept = self._benchmarks.kept()
+        except StoreError as error:  # health() says so; advice then rests on estimates
+            logger.warning("advice without the benchmarks reason=%s", error)
+            return {}
+        return benchmark_results.speeds(kept, gpu=gpu, simulated=simulated)
 
     def _described(self, picture: Picture) -> Picture:
         """Return the picture with the numbers of what no catalogue knows; Ollama is asked once for each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_core import installed, usage
 from model_core.budget import Budget
@@ -56,6 +56,20 @@ def gib_as_bytes(value: Any, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_VRAM_GB:
         raise InvalidRequest(field, f"must be a number from 0 to {MOST_VRAM_GB:,}", "It is counted in GiB.")
     return round(value * GIB)
+
+
+class Observed(NamedTuple):
+    """What was seen of models on this machine besides their uses, by digest.
+
+    gpu_shares  of what is loaded; None where Ollama does not know
+    speeds      of what was measured in a benchmark
+    """
+
+    gpu_shares: Mapping[str, float | None] = MappingProxyType({})
+    speeds: Mapping[str, Speed] = MappingProxyType({})
+
+
+NOTHING_OBSERVED = Observed()
 
 
 @dataclass(frozen=True)
@@ -123,18 +137,14 @@ def candidates(
     records: Mapping[str, StoredModel],
     shown: Shown,
     profiles: Profiles = CATALOGUE_ONLY,
-    gpu_shares: Mapping[str, float | None] = MappingProxyType({}),
+    observed: Observed = NOTHING_OBSERVED,
 ) -> list[Candidate]:
-    """Return every model in every quantization that could be recommended.
-
-    records     what is stored of each, by name
-    gpu_shares  of what is loaded, by digest
-    """
+    """Return every model in every quantization that could be recommended; records are what is stored, by name."""
     found = []
     for name, entry in entries.items():
         held, stored = shown.entries[name], records.get(name, _NO_RECORD)
         if own := installed.alone(entry, held):
-            found.append(_of_installed(own, stored, profiles, gpu_shares, entry))
+            found.append(_of_installed(own, stored, profiles, observed, entry))
             continue
         for variant in entry.variants:
             there, answers = held.by_quantization.get(variant.quantization), _answers(entry, held, variant)
@@ -146,11 +156,11 @@ def candidates(
                     variant,
                     installed=there is not None,
                     memory=profiles.of_variant(entry, variant, there),
-                    gpu_share=gpu_shares.get(there.digest) if there else None,
-                    **_experience(stored, digest, takes_unknown=answers),
+                    gpu_share=observed.gpu_shares.get(there.digest) if there else None,
+                    **_experience(stored, digest, observed, takes_unknown=answers),
                 )
             )
-    found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles, gpu_shares) for model in shown.others]
+    found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles, observed) for model in shown.others]
     return found
 
 
@@ -159,7 +169,7 @@ def _answers(entry: CatalogEntry, held: Holding, variant: Variant) -> bool:
     return variant.quantization == (held.quantization or _default(entry).quantization)
 
 
-def _experience(stored: StoredModel, digest: str | None, takes_unknown: bool) -> dict[str, Any]:
+def _experience(stored: StoredModel, digest: str | None, observed: Observed, takes_unknown: bool) -> dict[str, Any]:
     """Return what is on record of these weights, as a candidate has it.
 
     What was recorded without a digest goes to one form only.
@@ -170,8 +180,9 @@ def _experience(stored: StoredModel, digest: str | None, takes_unknown: bool) ->
         for recorded, found in by_digest.items()
         if (recorded and digest and recorded.startswith(digest)) or (not recorded and takes_unknown)
     ]
+    benchmarked = observed.speeds.get(digest or "")
     if not parts:
-        return {}
+        return {"seen_speed": benchmarked}
     sums = usage.total(parts)
     rate, sample = usage.tokens_per_second(sums), sum(part.speeds.total() for part in parts)
     return {
@@ -180,7 +191,8 @@ def _experience(stored: StoredModel, digest: str | None, takes_unknown: bool) ->
         "mean_seconds": usage.mean_s(sums),
         "score": usage.mean_quality(sums),
         "score_count": sums.quality_count,
-        "seen_speed": measured(rate, "history", sample) if rate else None,
+        # Photos as they come tell more than a few prompts.
+        "seen_speed": measured(rate, "history", sample) if rate else benchmarked,
     }
 
 
@@ -195,11 +207,11 @@ def _of_installed(
     model: InstalledModel,
     stored: StoredModel,
     profiles: Profiles,
-    gpu_shares: Mapping[str, float | None],
+    observed: Observed,
     entry: CatalogEntry | None = None,
 ) -> Candidate:
     parameters, capabilities = installed.parameter_count(model.parameter_size), model.capabilities or ("completion",)
-    experience = _experience(stored, model.digest, takes_unknown=True)
+    experience = _experience(stored, model.digest, observed, takes_unknown=True)
     purpose = entry.purpose if entry else stored.purpose
     # Nobody has said what it is for (it may write code, or poems); that it does our work, it has shown by doing it.
     has_proved = experience.get("success_count", 0) >= SUCCESSES_THAT_PROVE
@@ -213,7 +225,7 @@ def _of_installed(
         parameters=parameters,
         capabilities=capabilities,
         installed=True,
-        gpu_share=gpu_shares.get(model.digest),
+        gpu_share=observed.gpu_shares.get(model.digest),
         **experience,
     )
 

@@ -15,6 +15,7 @@ from model_core.benchmark_records import Benchmark, BenchmarkModel, Figures, Loa
 from model_core.judgement import Judgement, judge_pairs, judge_rates
 from model_core.memory import format_memory
 from model_core.records import Answer, RunningModel
+from model_core.speed import Speed, measured
 
 # What can be compared between models, and whether more of it is better.
 METRICS = {"tokens_per_second": True, "first_token_seconds": False, "answer_seconds": False, "load_seconds": False}
@@ -154,6 +155,24 @@ def _memory(size_bytes: int, gpu_share: float | None) -> str:
     if gpu_share <= 0:
         return f"{size}, nothing of it on a card"
     return f"{size}, {100 * gpu_share:.0f} % of it on the card: the rest is what slows it down"
+
+
+def speeds(jobs: Iterable[Benchmark], *, gpu: str | None, simulated: bool) -> dict[str, Speed]:
+    """Return by digest how fast each model answered when it was last measured here.
+
+    jobs       in the order in which they were asked for
+    gpu        the card that the machine has now: what was measured on another one tells nothing of this one
+    simulated  whether Ollama is the stand-in, whose figures count for itself only
+    """
+    found = {}
+    for job in jobs:
+        if job.gpu != gpu or job.simulated is not simulated:
+            continue
+        digests = {model.name: model.digest for model in job.models}
+        for one in job.summary:
+            if rate := one.tokens_per_second:
+                found[digests[one.model]] = measured(rate.median, "benchmark", rate.count)
+    return found
 
 
 # --- one answer ------------------------------------------------------------------------------------------------------

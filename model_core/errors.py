@@ -13,6 +13,7 @@
     ├── BenchmarkNotFound           no benchmark of that id
     ├── ModelNotInstalled           Ollama lacks it
     ├── ModelLacksCapability        it cannot do what is asked of it
+    │   └── BenchmarkUnsuitable     in a benchmark
     ├── CannotDeleteCurrent         the model in use is not deleted
     ├── ModelInUse                  a download or a benchmark of it runs
     ├── NameTaken                   Ollama holds another model of the user's under this id
@@ -283,6 +284,12 @@ class ModelLacksCapability(ModelManagerError):
             capability=capability,
             capabilities=list(capabilities),
         )
+
+
+class BenchmarkUnsuitable(ModelLacksCapability):
+    """The model cannot do what it would be measured at."""
+
+    code, title = "benchmark_unsuitable", "The model cannot be measured at this"
 
 
 class CannotDeleteCurrent(ModelManagerError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from model_core import advice, installed, listing, loading, names, usage
-from model_core.advice import Fit
+from model_core.advice import Fit, Observed
 from model_core.candidates import SEEING, Candidate, Criteria
 from model_core.document import new_model
 from model_core.errors import (
@@ -30,7 +30,7 @@ from model_core.records import (
     StoredModel,
     Usage,
 )
-from model_core.speed import estimate
+from model_core.speed import Speed, estimate
 from model_core.usage import Statistics
 
 # Of what has gone: neither what Ollama held, nor how its figures are kept.
@@ -47,7 +47,8 @@ class Picture:
     catalog    the entries that come with the program; the document adds custom ones
     inventory  what Ollama held when last asked
     copied     digests that were just copied, by id, and that the document does not know yet
-    running    what is loaded, where that matters
+    running    what is loaded, and
+    benchmarked  how fast models were in a benchmark, by digest, where that matters
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Picture:
         inventory: Inventory,
         copied: Mapping[str, str] | None = None,
         running: Sequence[RunningModel] = (),
+        benchmarked: Mapping[str, Speed] | None = None,
     ) -> None:
         self.document, self.inventory = document, inventory
         # A document that somebody edits or hands in must not change what the program's own ids mean.
@@ -66,7 +68,7 @@ class Picture:
             if not any(names.same(name, own) for own in catalog)
         }
         self.entries = {**catalog, **self._custom}
-        self._copied, self._running = copied or {}, running
+        self._copied, self._running, self._benchmarked = copied or {}, running, benchmarked or {}
 
     @cached_property
     def shown(self) -> Shown:
@@ -229,7 +231,8 @@ class Picture:
     @cached_property
     def _candidates(self) -> list[Candidate]:
         shares = {runner.digest: runner.gpu_share for runner in self._running}
-        return advice.candidates(self.entries, self.records, self.shown, self.profiles, shares)
+        observed = Observed(shares, self._benchmarked)
+        return advice.candidates(self.entries, self.records, self.shown, self.profiles, observed)
 
     def fit(self, name: str, quantization: str | None, wish: Criteria) -> Fit:
         """Say whether a model lies on the card as a whole. Raises ModelNotFound, UnknownQuantization, …"""

@@ -44,7 +44,8 @@ class Card(Record):
 class Speed(Record):
     """Tokens a second while a model answers; low and high are the range of an estimate.
 
-    basis  history: of uses on record, prompt and loading included; benchmark: of the answer alone, as is an estimate
+    basis  history: of uses on record, prompt and loading included; benchmark: of the answer alone, as is an estimate.
+           A history counts before a benchmark, and both before an estimate
     """
 
     tokens_per_second: float

@@ -200,8 +200,8 @@ def test_the_limits_are_those_that_the_documentation_states():
     [
         ({"models": ["llama3.1:8b-instruct"]}, "model_not_installed", 409),
         ({"models": ["nobody/knows:it"]}, "model_not_found", 404),
-        ({"models": [EMBEDDING]}, "capability_missing", 409),
-        ({"models": [ONE], "images": [IMAGE]}, "capability_missing", 409),
+        ({"models": [EMBEDDING]}, "benchmark_unsuitable", 409),
+        ({"models": [ONE], "images": [IMAGE]}, "benchmark_unsuitable", 409),
         ({"models": ["../x"]}, "invalid_model_name", 400),
     ],
     ids=["not installed", "unknown", "embeds only", "blind", "no name"],

@@ -38,6 +38,12 @@ from model_manager import ModelManager
 from ollama_client import OllamaClient
 from ollama_simulator import OllamaSimulator
 
+EMBEDDING = "all-minilm:latest"
+
+
+def only_embedding():
+    return make_model("all-minilm", size_bytes=46_000_000, capabilities=("embedding",))
+
 
 @dataclass
 class Case:
@@ -178,7 +184,10 @@ TABLE = [
          facts={"allow": ["GET", "HEAD", "OPTIONS"]}),
     Case("model_not_installed", 409, posting("/switch", model=ONE_B), lambda m: m.select_model(ONE_B),
          facts={"model": ONE_B}),
-    Case("capability_missing", 409, posting("/benchmarks", models=["blind:1b"], images=["/9j/4A=="]),
+    Case("capability_missing", 409, posting("/load", model=EMBEDDING), lambda m: m.load_model(EMBEDDING),
+         lambda m, ollama: ollama.install(EMBEDDING, only_embedding()),
+         facts={"model": EMBEDDING, "capability": "completion", "capabilities": ["embedding"]}),
+    Case("benchmark_unsuitable", 409, posting("/benchmarks", models=["blind:1b"], images=["/9j/4A=="]),
          lambda m: m.start_benchmark(["blind:1b"], photos=[b"\xff\xd8\xff\xe0"]),
          lambda m, ollama: ollama.install("blind:1b", make_model("blind", size_bytes=1_000_000_000)),
          facts={"model": "blind:1b", "capability": "vision", "capabilities": ["completion"]}),

@@ -32,10 +32,10 @@ from model_core.benchmark_records import BenchmarkState
 from model_core.benchmarks import ENDED_KEPT, FAILURES_AT_THE_START
 from model_core.errors import (
     BenchmarkNotFound,
+    BenchmarkUnsuitable,
     InvalidRequest,
     InvalidTransition,
     ModelInUse,
-    ModelLacksCapability,
     ModelNotFound,
     ModelNotInstalled,
     ModelNotPublished,
@@ -173,6 +173,23 @@ def test_what_ollama_counted_of_a_load_is_remembered_of_the_model_too(manager, s
     counted_then = manager.store.read().measured[job.models[0].digest][2048]
     assert counted_then.size_bytes == job.loads[0].size_bytes
     assert counted_then.load_seconds == job.loads[0].seconds
+
+
+def test_advice_rests_on_the_speed_that_was_measured(manager):
+    job = measured(manager, ONE, runs=2)
+
+    told = next(one.speed for one in manager.recommend(8, "speed").ranked if one.model == ONE)
+
+    assert (told.basis, told.tokens_per_second) == ("benchmark", round(job.summary[0].tokens_per_second.median, 2))
+    assert manager.check_fit(ONE, 8).speed == told
+
+
+def test_advice_does_without_benchmarks_that_cannot_be_read(manager, caplog):
+    (manager.store.path.parent / f"{manager.store.path.name}.benchmarks").mkdir(exist_ok=True)
+    manager._benchmarks.files.record.write_text('{"format": 99, "benchmarks": {}}')
+
+    assert manager.recommend(8).best.model
+    assert "advice without the benchmarks" in caplog.text
 
 
 def test_a_model_that_is_in_memory_already_has_no_load_and_says_so(manager, simulator):
@@ -332,8 +349,8 @@ def test_whoever_watches_is_told_of_benchmarks_too_without_the_single_answers(ma
         (["llama3.2:1b-instruct-q8_0"], (), ModelNotInstalled),
         (["llama3.1:13b-instruct"], (), ModelNotPublished),
         (["nobody/knows:it"], (), ModelNotFound),
-        ([EMBEDDING], (), ModelLacksCapability),
-        ([SEEING, ONE], (JPEG,), ModelLacksCapability),
+        ([EMBEDDING], (), BenchmarkUnsuitable),
+        ([SEEING, ONE], (JPEG,), BenchmarkUnsuitable),
         ([ONE, ONE_TAG], (), InvalidRequest),
         ([ONE], (b"no photo",), InvalidRequest),
         ([], (), InvalidRequest),
@@ -359,7 +376,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_happens(manager, sim
 
 
 def test_a_model_that_only_embeds_says_what_it_can_do(manager):
-    with pytest.raises(ModelLacksCapability) as refusal:
+    with pytest.raises(BenchmarkUnsuitable) as refusal:
         manager.start_benchmark([EMBEDDING])
 
     assert (refusal.value.capability, refusal.value.capabilities) == ("completion", ["embedding"])
@@ -384,7 +401,7 @@ def test_without_ollama_nothing_is_begun(tmp_path):
 def test_an_ollama_that_lists_no_abilities_is_asked_for_them_one_by_one(manager, simulator):
     simulator.set_fault("bare_list")
 
-    with pytest.raises(ModelLacksCapability):
+    with pytest.raises(BenchmarkUnsuitable):
         manager.start_benchmark([EMBEDDING])
     assert measured(manager, THINKING).models[0].thinks
 

@@ -11,6 +11,7 @@ from model_core.records import GIB
 from model_core.simulated_library import make_model
 from model_manager import (
     InvalidRequest,
+    ModelLacksCapability,
     ModelManager,
     ModelNotFound,
     ModelNotInstalled,
@@ -49,6 +50,15 @@ def contexts_sent(simulator):
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_only_makes_embeddings_is_refused_before_ollama_is_asked_to_load_it(manager, simulator):
+    simulator.install("all-minilm", make_model("all-minilm", size_bytes=46_000_000, capabilities=("embedding",)))
+
+    with pytest.raises(ModelLacksCapability, match="Choose a model with completion"):
+        manager.load_model("all-minilm")
+
+    assert asked(simulator, "/api/generate") == 0
 
 
 def test_a_load_brings_the_model_that_callers_ask_for_into_memory(manager, simulator):

@@ -21,6 +21,7 @@ from model_core import errors, hardware
 from model_core.document import DocumentCodec
 from model_core.hardware import Hardware, MachineMemory
 from model_core.records import GIB, ModelMetadata, ModelPurpose
+from model_core.simulated_library import make_model
 from model_manager import (
     CannotDeleteCurrent,
     DownloadFailed,
@@ -29,6 +30,7 @@ from model_manager import (
     InvalidModelName,
     InvalidRequest,
     ModelInUse,
+    ModelLacksCapability,
     ModelManager,
     ModelManagerError,
     ModelNotFound,
@@ -568,6 +570,15 @@ def test_nobody_switches_to_what_is_not_there(manager, name, error, caplog):
     assert manager.switch_model(name) is False
     assert manager.get_current_model() is None
     assert "switch refused" in caplog.text
+
+
+def test_nobody_switches_to_what_only_makes_embeddings(manager, simulator):
+    simulator.install("all-minilm", make_model("all-minilm", size_bytes=46_000_000, capabilities=("embedding",)))
+
+    with pytest.raises(ModelLacksCapability, match="does not answer in words: it can do embedding"):
+        manager.select_model("all-minilm")
+
+    assert manager.get_current_model() is None
 
 
 def test_a_switch_is_decided_on_what_ollama_holds_now(manager, simulator):

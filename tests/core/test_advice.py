@@ -22,6 +22,7 @@ from model_core.installed import NOTHING, Inventory, Meant, hold, show
 from model_core.memory import profile_of
 from model_core.recommender import recommend
 from model_core.records import GIB, InstalledModel, ModelPurpose, StoredModel, Usage
+from model_core.speed import measured
 from model_core.usage import check_event
 
 EIGHT_B, UNPUBLISHED = "llama3.1:8b-instruct", "llama3.1:13b-instruct"
@@ -46,13 +47,38 @@ def history(name=EIGHT_B, **counts):
     return model
 
 
-def candidates(*models, stored=None, entry=ENTRY):
+def candidates(*models, stored=None, entry=ENTRY, observed=advice.NOTHING_OBSERVED):
     records = {stored.name: stored} if stored else {}
     entries = {entry.name: entry}
     return {
         (one.name, one.quantization): one
-        for one in advice.candidates(entries, records, show(entries, Inventory(models), {}))
+        for one in advice.candidates(entries, records, show(entries, Inventory(models), {}), observed=observed)
     }
+
+
+# --- how fast --------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_history_the_speed_of_a_benchmark_counts_and_with_one_it_does_not():
+    measured_there = advice.Observed(speeds={Q4: measured(50.0, "benchmark", 9)})
+    used = usage.record(StoredModel(name=EIGHT_B), "here", Q4, check_event(2.0, True, NOON, tokens=60))
+    untold = history(q4=3)  # uses of which nobody said how many tokens they wrote
+
+    def speed(stored):
+        return candidates(installed(EIGHT_B, Q4), stored=stored, observed=measured_there)[EIGHT_B, "q4"].seen_speed
+
+    assert [speed(stored).basis for stored in (None, untold, used)] == ["benchmark", "benchmark", "history"]
+    assert speed(None).tokens_per_second == 50.0
+    assert candidates(installed(EIGHT_B, Q4), observed=measured_there)[EIGHT_B, "q8"].seen_speed is None
+
+
+def test_a_model_of_ones_own_has_the_speed_of_its_benchmark_too():
+    own = installed("critic:latest", OTHER)
+    observed = advice.Observed(speeds={OTHER: measured(9.0, "benchmark", 5)})
+
+    found = {one.name: one for one in candidates(own, observed=observed).values()}
+
+    assert found["critic:latest"].seen_speed.tokens_per_second == 9.0
 
 
 # --- which figures go to which form ----------------------------------------------------------------------------------

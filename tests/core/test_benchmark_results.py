@@ -22,6 +22,7 @@ from model_core.benchmark_results import (
     quantile,
     result_of,
     samples,
+    speeds,
     summaries,
 )
 from model_core.records import GIB, Answer, RunningModel
@@ -70,6 +71,31 @@ def a_result(model="a", rate=40.0, **known):
             **known,
         }
     )
+
+
+# --- what advice takes from it ---------------------------------------------------------------------------------------
+
+
+def a_measured(rate, **known):
+    job = a_benchmark([a_result(rate=rate), a_result(rate=rate + 2, round=2)], **known)
+    return job.model_copy(update={"summary": summaries(job)})
+
+
+def test_the_speed_that_counts_is_the_last_one_on_this_card_by_digest():
+    jobs = [a_measured(30.0, gpu="RTX"), a_measured(40.0, gpu="RTX"), a_measured(90.0, gpu="another")]
+
+    found = speeds(jobs, gpu="RTX", simulated=False)
+
+    assert set(found) == {"aaaa"}  # nothing was measured of b
+    assert (found["aaaa"].tokens_per_second, found["aaaa"].basis) == (41.0, "benchmark")
+    assert found["aaaa"].source == "2 answers in a benchmark here"
+
+
+def test_figures_of_the_demonstration_count_for_nothing_but_the_demonstration():
+    jobs = [a_measured(30.0, simulated=True)]
+
+    assert speeds(jobs, gpu=None, simulated=False) == {}
+    assert set(speeds(jobs, gpu=None, simulated=True)) == {"aaaa"}
 
 
 # --- one answer ------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ SAMPLES = [
     errors.BenchmarkNotFound("b1"),
     errors.ModelNotInstalled("llama3.1:8b-instruct", "q8"),
     errors.ModelLacksCapability("all-minilm:latest", "completion", ("embedding",)),
+    errors.BenchmarkUnsuitable("llama3.2:1b-instruct", "vision", ("completion",)),
     errors.CannotDeleteCurrent("llama3.1:8b-instruct"),
     errors.ModelInUse("llama3.1:8b-instruct", "a1"),
     errors.NameTaken("llama3.1:8b-instruct", "3" * 64),
