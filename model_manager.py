@@ -30,13 +30,12 @@ from catalog import MODEL_CATALOG
 from download_survey import Survey, Surveyor
 from download_worker import DownloadWorker, Listener, Wanted
 from event_hub import EventHub
-from hardware_probe import HardwareProbe, ollama_disk
+from hardware_probe import ollama_disk
 from job_watch import JobWatch, Watched
 from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
     advice,
-    benchmark_results,
     benchmarks,
     comparison,
     doctor,
@@ -46,7 +45,6 @@ from model_core import (
     installed,
     listing,
     loading,
-    measurements,
     memory,
     names,
     plans,
@@ -55,7 +53,6 @@ from model_core import (
     times,
     usage,
 )
-from model_core import hardware as machine
 from model_core.advice import Fit
 from model_core.benchmark_records import (
     DEFAULT_ANSWER_TOKENS,
@@ -65,11 +62,12 @@ from model_core.benchmark_records import (
     BenchmarkModel,
     BenchmarkState,
 )
-from model_core.budget import Budget, budget
+from model_core.budget import Budget
 from model_core.candidates import ANSWERING, SEEING
+from model_core.changes import with_context, with_events, with_selected
 from model_core.comparison import Comparison
 from model_core.doctor import Diagnosis, Facts
-from model_core.document import DocumentCodec, new_model, read_import, remember
+from model_core.document import DocumentCodec, read_import
 from model_core.errors import (
     AnswerCutShort,
     BenchmarkFailed,
@@ -126,15 +124,13 @@ from model_core.records import (
     LayerProgress,
     ModelMetadata,
     ModelPurpose,
-    OllamaSeen,
     RunningModel,
 )
-from model_core.speed import Speed
 from model_core.usage import Event, Statistics
 from ollama_client import KeepAlive, OllamaClient
-from ollama_descriptions import OllamaDescriptions
 from ollama_inventory import OllamaInventory, Seen
-from ollama_runners import OllamaRunners
+from ollama_machine import OllamaMachine
+from pictures import Pictures, with_seen
 from registry_client import RegistryClient, https
 
 __all__ = [
@@ -267,18 +263,16 @@ class ModelManager:
             ollama_host = os.environ.get("OLLAMA_HOST") or ollama_host
         if metadata_file == DEFAULT:
             metadata_file = os.environ.get("MODEL_MANAGER_METADATA_FILE") or metadata_file
-        if vram_gb is not None:
-            advice.gib_as_bytes(vram_gb, "vram_gb")
+        cap_bytes = None if vram_gb is None else advice.gib_as_bytes(vram_gb, "vram_gb")
         if not 1 <= downloads_at_once <= MOST_DOWNLOADS_AT_ONCE:
             raise InvalidRequest("downloads_at_once", f"must be from 1 to {MOST_DOWNLOADS_AT_ONCE}")
         self.client = client or OllamaClient(ollama_host)
-        self._vram_gb, self._registries = vram_gb, tuple(registries)
+        self._registries = tuple(registries)
         codec = DocumentCodec(MODEL_CATALOG, secrets.token_hex(8), _localize)
         self.store: JsonStore[Document] = JsonStore.open(resolve_metadata_file(metadata_file), codec)
         self._inventory = OllamaInventory(self.client, _now, lambda: self.store.read().ollama)
         news = Bell()
-        self._runners = OllamaRunners(self.client)
-        self._descriptions = OllamaDescriptions(self.client)
+        self._machine = OllamaMachine(self.client, self._inventory, _now, cap_bytes=cap_bytes, look=hardware)
         # AI Selector asks through this client: a context other than that of the load would load the model anew.
         self.client.context_of = self.context_of
         self._worker = DownloadWorker(
@@ -301,17 +295,22 @@ class ModelManager:
             patience=patience,
             news=news,
         )
+        self._pictures = Pictures(
+            self.client,
+            self.store,
+            self._inventory,
+            self._machine,
+            change=self._change,
+            benchmarks=self._benchmarks.kept,
+            now_text=_now,
+        )
         watched = (
             Watched("download", self._worker.all, lambda job: job.model_dump(mode="json")),
             Watched("benchmark", self._benchmarks.all, benchmarks.brief),
         )
         self._watch = JobWatch(watched, news)
         self._registry = registry or RegistryClient(self._registry_at)
-        self._probe = HardwareProbe(self.client.is_local, _now)
-        self._hardware = hardware
         self._surveyor = Surveyor(self.client, self._registry, disk or self._disk)
-        self._picture = Picture(MODEL_CATALOG, codec.empty(), Inventory(()))
-        self._overlay: tuple[object, Picture] | None = None
 
     # --- what there is -----------------------------------------------------------------------------------------------
 
@@ -322,7 +321,7 @@ class ModelManager:
         wanted = listing.check_purpose(purpose)
         if max_vram_gb is not None:
             advice.gib_as_bytes(max_vram_gb, "max_vram")
-        picture, seen = self._look()
+        picture, seen = self._pictures.look()
         models = picture.models
         if wanted is None and max_vram_gb is None and not installed_only:
             return Listing(models, seen)
@@ -340,12 +339,12 @@ class ModelManager:
 
     def installed(self) -> tuple[list[str], Seen]:
         """Return the names of what Ollama holds, and how fresh that word is."""
-        picture, seen = self._look()
+        picture, seen = self._pictures.look()
         return picture.shown.names, seen
 
     def info(self, name: str) -> ModelMetadata:
         """Return one model. Raises ModelNotFound, InvalidModelName."""
-        return self._look()[0].info(name)
+        return self._pictures.look()[0].info(name)
 
     def get_model_info(self, name: str) -> ModelMetadata | None:
         """Return one model, None if there is none of that name."""
@@ -385,7 +384,7 @@ class ModelManager:
         OllamaUnavailable.
         """
         with self._undisturbed():
-            picture, seen = self._ask()
+            picture, seen = self._pictures.ask()
             meant, copied = picture.known(name), dict[str, str]()
             quantization = quantization or meant.quantization
             if meant.entry:
@@ -399,7 +398,7 @@ class ModelManager:
                 raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
             if meant.entry:
                 seen, copied = self._made_to_answer(picture, meant, quantization, seen)
-            after = self._change(lambda before: _with_selected(self._with_seen(before, seen, copied), meant.name))
+            after = self._change(lambda before: with_selected(with_seen(before, seen, copied), meant.name))
         logger.info("model selected name=%s previous=%s", meant.name, after.previous_model)
         warnings, loaded = [] if check.compatible else [check.message], None
         if load:
@@ -424,14 +423,10 @@ class ModelManager:
 
     def running(self) -> list[Running]:
         """Return what Ollama has in memory, with what it counted beside our estimate. Raises OllamaUnavailable."""
-        self._ask()
-        runners = self._runners.ask()
-        picture = self._counted(runners)
-        return [picture.running(runner, self._has_card()) for runner in runners]
-
-    def _has_card(self) -> bool | None:
-        gpus = self.hardware().gpus
-        return None if gpus is None else bool(gpus)
+        self._pictures.ask()
+        runners = self._machine.runners.ask()
+        picture = self._pictures.counted(runners)
+        return [picture.running(runner, self._machine.has_card()) for runner in runners]
 
     def load_model(
         self,
@@ -455,12 +450,12 @@ class ModelManager:
         with self._undisturbed():
             meant, digest = self._loadable(name)
             if context_tokens is not None:
-                self._change(lambda document: _with_context(document, meant.name, context_tokens))
+                self._change(lambda document: with_context(document, meant.name, context_tokens, MODEL_CATALOG))
         context = context_tokens or self.context_of(meant.name)
-        done = self._runners.load(meant.name, digest, context, keep_alive, on_phase)
-        self._probe.forget()
-        picture = self._counted(self._runners.look(), {digest: done.seconds})
-        now = picture.running(done.runner, self._has_card()) if done.runner else None
+        done = self._machine.runners.load(meant.name, digest, context, keep_alive, on_phase)
+        self._machine.has_changed()
+        picture = self._pictures.counted(self._machine.runners.look(), {digest: done.seconds})
+        now = picture.running(done.runner, self._machine.has_card()) if done.runner else None
         return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now)
 
     def unload_model(self, name: str) -> Unloaded:
@@ -468,47 +463,40 @@ class ModelManager:
 
         Raises ModelNotFound, ModelNotInstalled, OllamaUnavailable.
         """
-        picture, _ = self._ask()
+        picture, _ = self._pictures.ask()
         meant = picture.known(name)
         digests = picture.digests(meant)
         if not digests:
             raise ModelNotInstalled(meant.name)
-        going = [runner.name for runner in self._runners.ask() if runner.digest in digests]
-        is_gone = self._runners.unload(going, digests)
-        self._probe.forget()
+        going = [runner.name for runner in self._machine.runners.ask() if runner.digest in digests]
+        is_gone = self._machine.runners.unload(going, digests)
+        self._machine.has_changed()
         return loading.unloaded(meant.name, bool(going), is_gone)
 
     def context_of(self, name: str) -> int:
         """Return how many tokens of context a model is loaded and asked with."""
-        return self._pictured(self.store.read(), self._picture.inventory).context_of(name)
+        return self._pictures.last().context_of(name)
 
     def _loadable(self, name: str) -> tuple[Meant, str]:
         """Return what is meant, its id made to answer, and the digest that stands under it.
 
         Raises ModelNotInstalled, ModelLacksCapability, ModelNotFound.
         """
-        picture, seen = self._ask()
+        picture, seen = self._pictures.ask()
         meant = picture.known(name)
         if meant.entry is None or (meant.quantization and meant.quantization != picture.held(meant).quantization):
             there = self._check_answers(meant.name, picture.inventory.get(name), meant.quantization)
             return Meant(there.name), there.digest
         source = advice.answering(meant, picture.held(meant), None)
         seen, copied = self._made_to_answer(picture, meant, None, seen)
-        self._change(lambda document: self._with_seen(document, seen, copied))
+        self._change(lambda document: with_seen(document, seen, copied))
         return meant, source.digest
-
-    def _counted(self, runners: Sequence[RunningModel], load_seconds: Mapping[str, float] | None = None) -> Picture:
-        """Remember what Ollama counts of what is loaded; return the picture with it."""
-        before, at = self.store.read(), _now()
-        if measurements.with_running(before, runners, at, load_seconds) is not before:
-            before = self._change(lambda document: measurements.with_running(document, runners, at, load_seconds))
-        return self._pictured(before, self._picture.inventory)
 
     def _count_in_passing(self, runner: RunningModel, load_seconds: float | None) -> None:
         """Remember what Ollama counts of a model that a benchmark has loaded; the benchmark goes on in any case."""
-        self._probe.forget()
+        self._machine.has_changed()
         try:
-            self._counted((runner,), {} if load_seconds is None else {runner.digest: load_seconds})
+            self._pictures.counted((runner,), {} if load_seconds is None else {runner.digest: load_seconds})
         except StoreError as error:
             logger.warning("not remembered what a loaded model takes name=%s reason=%s", runner.name, error)
 
@@ -524,7 +512,7 @@ class ModelManager:
 
     def _begun(self, name: str, quantization: str | None, force: bool, listener: Listener | None) -> DownloadJob:
         looked_at = None if force else _now()
-        picture, seen = self._ask()
+        picture, seen = self._pictures.ask()
         meant, wanted = self._desired(picture, name, quantization)
         if not force and self._is_there(picture, meant, quantization, seen):
             return _finished(wanted)
@@ -540,7 +528,7 @@ class ModelManager:
 
         Raises what start_download raises, except for InsufficientDisk: the plan says it.
         """
-        picture, _ = self._ask()
+        picture, _ = self._pictures.ask()
         meant, wanted = self._desired(picture, name, quantization)
         return self._planned(picture, meant, wanted)[0]
 
@@ -683,7 +671,7 @@ class ModelManager:
         Raises CannotDeleteCurrent, ModelInUse, ModelNotInstalled, ModelNotFound, OllamaUnavailable.
         """
         with self._undisturbed():
-            picture, _ = self._ask()
+            picture, _ = self._pictures.ask()
             # Before anything else: what is being fetched is not "not installed", and "download it" is no advice.
             if job := downloads.in_the_way(self._worker.all(), picture.literal(name).name):
                 raise ModelInUse(job.model, job.id)
@@ -694,7 +682,7 @@ class ModelManager:
             for one in going:
                 self._delete(one)
             after = self._inventory.ask()
-            self._change(lambda document: self._with_seen(document, after))
+            self._change(lambda document: with_seen(document, after))
         logger.info("model deleted name=%s names=%s", model, ",".join(going))
         return Removal(model, tuple(going), installed.freed_bytes(going, picture.inventory, after.inventory))
 
@@ -708,7 +696,7 @@ class ModelManager:
 
     def sync(self) -> SyncResult:
         """Ask Ollama what it holds, remember it, and make ids again that were removed. Raises OllamaUnavailable."""
-        picture, seen = self._ask()
+        picture, seen = self._pictures.ask()
         copied: dict[str, str] = {}
         for entry in picture.ids_to_make():
             try:
@@ -717,8 +705,8 @@ class ModelManager:
                 logger.warning("id not made again name=%s reason=%s", entry.name, error)
             else:
                 copied |= made
-        after = self._change(lambda before: self._with_seen(before, seen, copied))
-        self._described(self._pictured(after, seen.inventory))
+        after = self._change(lambda before: with_seen(before, seen, copied))
+        self._pictures.described(self._pictures.look()[0])
         was = {name for name, model in picture.document.models.items() if model.installed}
         now = {name for name, model in after.models.items() if model.installed}
         return SyncResult(tuple(sorted(now)), tuple(sorted(now - was)), tuple(sorted(was - now)))
@@ -757,7 +745,7 @@ class ModelManager:
         seen_photos = [_photo(photo, number) for number, photo in enumerate(photos)]
         asked = benchmarks.check(models, prompts, seen_photos, runs, answer_tokens, context_tokens, seed)
         with self._undisturbed():
-            picture, seen = self._ask()
+            picture, seen = self._pictures.ask()
             measured = [self._measured(picture, name, with_photos=bool(seen_photos)) for name in asked.models]
             benchmarks.check_distinct(measured)
             fits = [self._fit_now(picture, name, context_tokens=asked.context_tokens) for name in asked.models]
@@ -847,21 +835,12 @@ class ModelManager:
 
     def hardware(self) -> Hardware:
         """Return what the machine that Ollama runs on has, as far as it can be known; it never waits for long."""
-        if self._hardware is not None:
-            return self._hardware()
-        if not self.is_simulated():
-            return self._probe.look()
-        try:
-            return machine.simulated(*self._runners.simulated_card())
-        except OllamaError as error:
-            return machine.unknown(error.happened.rstrip("."))
+        return self._machine.hardware()
 
     def budget(self, available_vram_gb: float | None = None) -> Budget:
         """Return how much memory advice counts on now, and who says so. Raises InvalidRequest."""
         asked = None if available_vram_gb is None else advice.gib_as_bytes(available_vram_gb, "available_vram_gb")
-        cap = None if self._vram_gb is None else advice.gib_as_bytes(self._vram_gb, "MODEL_MANAGER_VRAM_GB")
-        running = self._runners.look() if self.seen().reachable else ()
-        return budget(self.hardware(), running, asked_bytes=asked, cap_bytes=cap)
+        return self._machine.budget(asked)
 
     def recommend(
         self,
@@ -885,7 +864,7 @@ class ModelManager:
         criteria = advice.criteria(
             found, priority, context_tokens, needs, installed_only, kv_type=kv_type, parallel=parallel
         )
-        return recommender.recommend(self._advising(found.machine.gpu).candidates(), criteria)
+        return recommender.recommend(self._pictures.advising(found.machine.gpu).candidates(), criteria)
 
     def recommend_model(self, available_vram_gb: float | None = None, priority: str = "balanced") -> str | None:
         """Return the name of the model that suits best, None if none does. Raises InvalidRequest."""
@@ -912,7 +891,7 @@ class ModelManager:
         wish = advice.criteria(
             self.budget(available_vram_gb), "balanced", context_tokens, (), None, kv_type=kv_type, parallel=parallel
         )
-        return self._advising(wish.machine.gpu).fit(name, quantization, wish)
+        return self._pictures.advising(wish.machine.gpu).fit(name, quantization, wish)
 
     def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
         """Say whether a model lies on the card as a whole, and why, in a sentence."""
@@ -960,17 +939,17 @@ class ModelManager:
         known = self.store.read().models
         # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
         if all(isinstance(name, str) and name in known for name, _ in events):
-            self._change(lambda document: _with_events(document, events))
+            self._change(lambda document: with_events(document, events, MODEL_CATALOG))
         else:
-            picture, seen = self._look()
+            picture, seen = self._pictures.look()
             found = [(_known_name(picture, name), event) for name, event in events]
             # With what Ollama holds comes the digest that the figures of a model not yet on record belong to.
-            self._change(lambda document: _with_events(self._with_seen(document, seen), found))
+            self._change(lambda document: with_events(with_seen(document, seen), found, MODEL_CATALOG))
         return len(events)
 
     def statistics(self, name: str) -> Statistics:
         """Return what is on record of one model; nothing but zeros before its first use. Raises ModelNotFound."""
-        picture, _ = self._look()
+        picture, _ = self._pictures.look()
         return picture.statistics(picture.known(name).name, _today())
 
     def get_model_statistics(self, name: str) -> dict[str, Any] | None:
@@ -980,7 +959,7 @@ class ModelManager:
 
     def all_statistics(self) -> dict[str, Statistics]:
         """Return what is on record of every model."""
-        (picture, _), today = self._look(), _today()
+        (picture, _), today = self._pictures.look(), _today()
         return {name: picture.statistics(name, today) for name in picture.records}
 
     def get_all_statistics(self) -> dict[str, dict[str, Any]]:
@@ -995,7 +974,7 @@ class ModelManager:
         Raises InvalidRequest, ModelNotFound.
         """
         wanted, said = comparison.check_metrics(metrics), comparison.check_models(models)
-        picture, _ = self._look()
+        picture, _ = self._pictures.look()
         meant = [_known_name(picture, name) for name in said]
         comparison.check_different(said, meant)
         return comparison.compare({name: picture.usage_of(name) for name in meant}, wanted)
@@ -1069,10 +1048,9 @@ class ModelManager:
     def diagnose(self) -> Diagnosis:
         """Look at everything, and say of each what is well, and what to do if not. Raises StoreUnreadable."""
         looked, found = self.hardware(), self.budget()
-        picture, seen = self._advising(found.machine.gpu), self.seen()
+        picture, seen = self._pictures.advising(found.machine.gpu), self.seen()
         store, current = self.store.health(), picture.document.current_model
-        runners = self._runners.look() if seen.reachable else ()
-        running = [picture.running(runner, self._has_card()) for runner in runners]
+        running = [picture.running(runner, self._machine.has_card()) for runner in self._machine.loaded()]
         return doctor.diagnose(
             Facts(
                 address=self.client.address,
@@ -1107,7 +1085,7 @@ class ModelManager:
         return [job for job in self._worker.all() if job.state is DownloadState.INTERRUPTED]
 
     def _health_of_the_rest(self) -> dict[str, dict[str, Any]]:
-        picture, seen = self._look()
+        picture, seen = self._pictures.look()
         unfinished = self._interrupted()
         return {
             "ollama": {"problem": str(seen.error) if seen.error else None, "version": seen.version},
@@ -1147,76 +1125,10 @@ class ModelManager:
 
         return self.store.change(dated)
 
-    def _look(self) -> tuple[Picture, Seen]:
-        """Return a picture that is fit to be shown."""
-        seen = self._inventory.look()
-        return self._pictured(self.store.read(), seen.inventory), seen
-
-    def _ask(self) -> tuple[Picture, Seen]:
-        """Return a picture to decide on, of what Ollama holds this moment. Raises OllamaError."""
-        seen = self._inventory.ask()
-        return self._pictured(self.store.read(), seen.inventory), seen
-
-    def _advising(self, gpu: str | None) -> Picture:
-        """Return a picture to give advice on: with what is loaded counted, and what nobody has catalogued described.
-
-        gpu  the card that the advice is about; None where it is not known
-
-        What is loaded is not written down here: who only asks changes nothing but what Ollama tells once for all.
-        """
-        running: tuple[RunningModel, ...] = ()
-        picture, seen = self._look()
-        if seen.reachable:
-            picture, running = self._described(picture), self._runners.look()
-        benchmarked = self._benchmarked(gpu, simulated=seen.simulated)
-        if not running and not benchmarked:
-            return picture
-        key = (picture, running, benchmarked)
-        if self._overlay is None or self._overlay[0] != key:
-            document = measurements.with_running(picture.document, running, _now())
-            overlaid = Picture(MODEL_CATALOG, document, picture.inventory, running=running, benchmarked=benchmarked)
-            self._overlay = key, overlaid
-        return self._overlay[1]
-
-    def _benchmarked(self, gpu: str | None, *, simulated: bool) -> dict[str, Speed]:
-        try:
-            kept = self._benchmarks.kept()
-        except StoreError as error:  # health() says so; advice then rests on estimates
-            logger.warning("advice without the benchmarks reason=%s", error)
-            return {}
-        return benchmark_results.speeds(kept, gpu=gpu, simulated=simulated)
-
-    def _described(self, picture: Picture) -> Picture:
-        """Return the picture with the numbers of what no catalogue knows; Ollama is asked once for each."""
-        unknown = picture.undescribed()
-        told = self._descriptions.of(unknown) if unknown else {}
-        if not told:
-            return picture
-
-        def change(document: Document) -> Document:
-            return document.model_copy(update={"described": {**document.described, **told}})
-
-        try:
-            document = self._change(change)
-        except StoreError as error:  # then it is asked again the next time
-            logger.warning("descriptions not kept reason=%s", error)
-            document = change(picture.document)
-        return self._pictured(document, picture.inventory)
-
-    def _pictured(self, document: Document, inventory: Inventory) -> Picture:
-        picture = self._picture
-        if picture.document is not document or picture.inventory is not inventory:
-            self._picture = picture = Picture(MODEL_CATALOG, document, inventory)
-        return picture
-
-    def _with_seen(self, document: Document, seen: Seen, copied: Mapping[str, str] | None = None) -> Document:
-        heard = OllamaSeen(checked_at=seen.checked_at, version=seen.version, models=seen.inventory.models)
-        return remember(document, heard, Picture(MODEL_CATALOG, document, seen.inventory, copied).shown, copied)
-
     def _with_completed(self, document: Document, job: DownloadJob, seen: Seen) -> Document:
         there = seen.inventory.get(job.model)
         copied = {job.model: there.digest} if there and job.model != job.tag else {}
-        return self._with_seen(document, seen, copied)
+        return with_seen(document, seen, copied)
 
     # --- parts of the use cases --------------------------------------------------------------------------------------
 
@@ -1263,7 +1175,7 @@ class ModelManager:
             if there:
                 seen, copied = self._made_to_answer(picture, meant, quantization, seen)
         if there:
-            self._change(lambda document: self._with_seen(document, seen, copied))
+            self._change(lambda document: with_seen(document, seen, copied))
         return there
 
     def _registry_at(self, host: str) -> str:
@@ -1283,8 +1195,8 @@ class ModelManager:
         digests = [held.digest for name in going if (held := inventory.get(name))]
         try:
             # Only what was loaded under these very names: another name of the same weights may go on.
-            loaded = [r.name for r in self._runners.ask() if any(names.same(r.name, name) for name in going)]
-            self._runners.unload(loaded, digests if loaded else ())
+            loaded = [r.name for r in self._machine.runners.ask() if any(names.same(r.name, name) for name in going)]
+            self._machine.runners.unload(loaded, digests if loaded else ())
         except OllamaError as error:
             logger.warning("unload before deletion failed reason=%s", error)
 
@@ -1404,29 +1316,6 @@ def _checked_event(place: int, told: Mapping[str, Any], at: str) -> tuple[Any, E
         return name, usage.check_event(**fields, at=at)
     except InvalidRequest as error:
         raise error.within(str(place)) from None
-
-
-def _with_events(document: Document, events: Sequence[tuple[str, Event]]) -> Document:
-    models = dict(document.models)
-    for name, event in events:
-        model = models.get(name) or new_model(name, MODEL_CATALOG.get(name) or document.custom.get(name))
-        models[name] = usage.record(model, document.installation_id, model.digest, event)
-    return document.model_copy(update={"models": models})
-
-
-def _with_context(document: Document, name: str, context_tokens: int) -> Document:
-    model = document.models.get(name) or new_model(name, MODEL_CATALOG.get(name) or document.custom.get(name))
-    if model.load_context_tokens == context_tokens:
-        return document
-    return document.model_copy(
-        update={"models": {**document.models, name: model.model_copy(update={"load_context_tokens": context_tokens})}}
-    )
-
-
-def _with_selected(document: Document, name: str) -> Document:
-    if document.current_model == name:
-        return document
-    return document.model_copy(update={"current_model": name, "previous_model": document.current_model})
 
 
 def _unfinished(jobs: Sequence[DownloadJob]) -> str | None:
