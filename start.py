@@ -77,14 +77,14 @@ def main(arguments: Sequence[str]) -> int:
 def plan_for(arguments: Sequence[str]) -> Plan:
     """Return what to install and run.
 
-    >>> plan_for(["test", "--slow", "-k", "store"]).run
-    ('-m', 'pytest', '-m', 'not live', '-k', 'store')
+    >>> plan_for(["test", "-k", "store"]).run
+    ('-m', 'pytest', '-n', 'auto', '-k', 'store')
     """
     word, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if word == "test":
-        # The later -m wins over the one in pyproject.toml, which leaves the slow ones out.
-        slow = ["-m", "not live"] if "--slow" in rest else []
-        return Plan(DEVELOPMENT, ("-m", "pytest", *slow, *(argument for argument in rest if argument != "--slow")))
+        # The later -m wins over the one in pyproject.toml, which leaves the slow ones out; those want the machine alone.
+        how = ["-m", "not live"] if "--slow" in rest else ["-n", "auto"]
+        return Plan(DEVELOPMENT, ("-m", "pytest", *how, *(argument for argument in rest if argument != "--slow")))
     if word == "demo":
         return Plan(RUNTIME, (str(ROOT / "app.py"), "--demo", *rest))
     if word and not word.startswith("-"):

@@ -269,7 +269,7 @@ TABLE = {
     "compare": Case(
         ["compare", ONE_B, EIGHT_B], rf"^{ONE_B} +100 % \(1\) +1\.50 s \(1\)(.*\n)+^Quickest: Too few values"
     ),
-    "sync": Case(["sync"], r"models are installed\.$"),
+    "sync": Case(["sync"], r"^(1 model is|\d+ models are) installed\.$"),
     "export": Case(["export", "-"], r'"checksum": "sha256:'),
     "import": Case(["import", "export.json", "--dry-run"], r"^Uses on record: \d+ before, \d+ after\.", None, EXPORTED),
     "health": Case(["health"], r"^ollama: well$", "/health"),

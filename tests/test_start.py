@@ -40,8 +40,8 @@ def write_config(venv, **keys):
         ("--port 5200", "requirements.txt", ["{app}", "--port", "5200"]),
         ("demo", "requirements.txt", ["{app}", "--demo"]),
         ("demo --port 0", "requirements.txt", ["{app}", "--demo", "--port", "0"]),
-        ("test", "requirements-dev.txt", ["-m", "pytest"]),
-        ("test -k store -x", "requirements-dev.txt", ["-m", "pytest", "-k", "store", "-x"]),
+        ("test", "requirements-dev.txt", ["-m", "pytest", "-n", "auto"]),
+        ("test -k store -x", "requirements-dev.txt", ["-m", "pytest", "-n", "auto", "-k", "store", "-x"]),
         ("test -k store --slow", "requirements-dev.txt", ["-m", "pytest", "-m", "not live", "-k", "store"]),
     ],
 )
