@@ -464,8 +464,11 @@ class Display:
     def _differences(self, judged: Mapping[str, Json]) -> None:
         if judged:
             self._say("")
+        alike: dict[str, list[str]] = {}
         for metric, judgement in judged.items():
-            self._say(f"{_WON[metric]}: {judgement['text']}")
+            alike.setdefault(judgement["text"], []).append(_WON[metric])
+        for text, metrics in alike.items():
+            self._say(f"{'; '.join(metrics)}: {text}")
 
     def recorded(
         self,

@@ -82,7 +82,7 @@ def plan_for(arguments: Sequence[str]) -> Plan:
     """
     word, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if word == "test":
-        # The later -m wins over the one in pyproject.toml, which leaves the slow ones out; those want the machine alone.
+        # The later -m wins over the one in pyproject.toml. The slow ones want the machine for themselves.
         how = ["-m", "not live"] if "--slow" in rest else ["-n", "auto"]
         return Plan(DEVELOPMENT, ("-m", "pytest", *how, *(argument for argument in rest if argument != "--slow")))
     if word == "demo":

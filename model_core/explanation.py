@@ -154,8 +154,10 @@ class Explanation:
         speed = weighed.speed
         if speed is None:
             return None
-        slowly = "It works, slowly: expect" if self.criteria.on_processor else "Expect"
-        return Reason(code="speed", text=f"{slowly} {format_speed(speed)}.", values=speed.model_dump())
+        # What was measured says itself whether that is slow.
+        is_guess = self.criteria.on_processor and speed.basis == "estimate"
+        expect = "It works, slowly: expect" if is_guess else "Expect"
+        return Reason(code="speed", text=f"{expect} {format_speed(speed)}.", values=speed.model_dump())
 
     def _availability(self, weighed: Weighed) -> Reason:
         candidate, size = weighed.candidate, weighed.candidate.download_bytes

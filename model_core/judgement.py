@@ -203,7 +203,7 @@ def _too_few_pairs(sizes: dict[str, int], fewest: int) -> Judgement | None:
     needed = least_of_pairs(len(sizes) - 1)
     if fewest >= needed:
         return None
-    text = f"Too few values to tell: {fewest or 'none'} of one stand beside one of another; {needed} are needed."
+    text = f"Too few values to tell: {fewest or 'none'} were measured side by side; {needed} are needed."
     return Judgement(winner=None, word="too_few", p_value=None, test=WILCOXON, text=text, sizes=sizes)
 
 

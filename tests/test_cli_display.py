@@ -436,6 +436,12 @@ def test_whether_a_difference_is_real_is_said_below_the_table():
     assert sum("as it is." in line for line in lines) == len(judged)
 
 
+def test_what_is_to_be_said_of_several_metrics_is_said_once():
+    judged = {metric: {"text": "Too few."} for metric in ("first_token_seconds", "load_seconds")}
+
+    assert "First word soonest; Loaded soonest: Too few." in told_of(differences=judged).splitlines()
+
+
 def test_figures_of_the_demonstration_say_so_and_what_is_not_done_how_far_it_is():
     assert "no figure is real" in told_of(simulated=True)
     assert "loading m (4 of 9 answers)" in told_of(state="running", phase="loading m", done=4)

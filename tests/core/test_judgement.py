@@ -247,7 +247,7 @@ def test_a_pair_that_is_not_whole_counts_for_nothing():
     )
 
     assert (found.winner, found.word) == (None, "too_few")
-    assert found.text == "Too few values to tell: 2 of one stand beside one of another; 6 are needed."
+    assert found.text == "Too few values to tell: 2 were measured side by side; 6 are needed."
     assert found.sizes == {"one": 4, "other": 27}
 
 
