@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from model_core.loading import Phase
-from model_manager import InvalidRequest, ModelManager, OllamaError
+from model_manager import BenchmarkUnsuitable, InvalidRequest, ModelLacksCapability, ModelManager, OllamaError
 
 LIVE_URL = os.environ.get("OLLAMA_LIVE_URL", "")
 
@@ -30,12 +30,16 @@ def manager(tmp_path: Path):
     manager.close()
 
 
-@pytest.fixture
-def model(manager) -> str:
-    """The name of the smallest installed model that answers."""
-    answering = [one for one in manager.client.tags() if "completion" in (one.capabilities or ())]
+@pytest.fixture(params=[0])
+def model(manager, request) -> str:
+    """The name of the smallest installed model that answers and has so many bytes."""
+    answering = [
+        one
+        for one in manager.client.tags()
+        if "completion" in (one.capabilities or ()) and one.size_bytes >= request.param
+    ]
     if not answering:
-        pytest.skip("no model that answers is installed there")
+        pytest.skip(f"no model that answers and has {request.param:,} bytes is installed there")
     smallest = min(answering, key=lambda one: one.size_bytes)
     if smallest.digest in {runner.digest for runner in manager.client.running()}:
         pytest.skip(f"{smallest.name} is in use there")
@@ -92,3 +96,44 @@ def test_the_machine_is_known_and_the_doctor_has_looked_at_it(manager, model):
 
     assert machine.gpus is None or all(gpu.source for gpu in machine.gpus)
     assert next(found for found in manager.diagnose().findings if found.subject == "Ollama").ok is not False
+
+
+def test_a_benchmark_measures_or_says_why_not(manager, model):
+    begun = manager.start_benchmark([model], ["Rate it.", "Name three keywords."], runs=2, answer_tokens=16)
+    job = list(manager.follow_benchmark(begun))[-1]
+
+    assert (job.state, job.done, len(job.results)) == ("completed", 4, 4)
+    assert job.loads[0].seconds > 0
+    assert not any(load.seconds for load in job.loads[1:])  # the same options: nothing is loaded anew
+    for result in job.results:
+        assert result.error or (0 < result.answer_tokens <= 16 and 0 < result.first_token_seconds < 60)
+        assert not result.reloaded
+    assert manager.store.read().measured or job.loads[0].size_bytes is None
+
+
+@pytest.mark.parametrize("model", [100_000_000], indirect=True)  # a smaller one is done before anybody can cancel
+def test_a_benchmark_that_is_cancelled_hangs_up_and_keeps_what_it_has(manager, model):
+    begun = manager.start_benchmark([model], runs=20, answer_tokens=2048)
+    for job in manager.follow_benchmark(begun):
+        if job.done:
+            manager.cancel_benchmark(job.id)
+            break
+
+    ended = list(manager.follow_benchmark(begun))[-1]
+
+    assert ended.state == "cancelled"
+    assert 0 < ended.done == len(ended.results) < ended.total
+
+
+def test_what_only_makes_embeddings_is_refused_as_ollama_refuses_it(manager):
+    embedding = next((one.name for one in manager.client.tags() if one.capabilities == ("embedding",)), None)
+    if embedding is None:
+        pytest.skip("no model that only makes embeddings is installed there")
+
+    with pytest.raises(BenchmarkUnsuitable):
+        manager.start_benchmark([embedding])
+    with pytest.raises(ModelLacksCapability):
+        manager.load_model(embedding)
+    with pytest.raises(OllamaError) as refused:
+        manager.client.load(embedding)
+    assert refused.value.upstream_status == 400
