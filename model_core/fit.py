@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from pydantic import Field
 
+from model_core.candidates import Criteria
 from model_core.memory import (
     DEFAULT_CONTEXT_TOKENS,
     Basis,
@@ -172,6 +173,24 @@ def check_fit(
         fits_with_context=shorter,
         ways=tuple(ways),
         message=_message(label(model, quantization), found, need, available_bytes, shorter),
+    )
+
+
+def check_for(
+    wish: Criteria, model: str, quantization: str | None, profile: MemoryProfile, forms: Mapping[str, MemoryProfile]
+) -> FitCheck:
+    """Compare what a model needs with what a wish finds available; forms are all quantizations of it, this one too."""
+    return check_fit(
+        model,
+        quantization,
+        profile,
+        wish.available_bytes,
+        context_tokens=wish.context_tokens,
+        ram_free_bytes=wish.ram_free_bytes,
+        kv_type=wish.kv_type,
+        parallel=wish.parallel,
+        other_forms={form: other for form, other in forms.items() if form != quantization},
+        total_bytes=wish.machine.total_bytes,
     )
 
 

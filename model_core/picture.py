@@ -16,7 +16,7 @@ from model_core.errors import (
     ModelNotInstalled,
     ModelNotPublished,
 )
-from model_core.fit import check_fit
+from model_core.fit import check_for
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
 from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
@@ -237,19 +237,7 @@ class Picture:
     def fit(self, name: str, quantization: str | None, wish: Criteria) -> Fit:
         """Say whether a model lies on the card as a whole. Raises ModelNotFound, UnknownQuantization, …"""
         model, form, profile = self.profile(name, quantization)
-        others = self._forms(model)
-        check = check_fit(
-            model,
-            form,
-            profile,
-            wish.available_bytes,
-            context_tokens=wish.context_tokens,
-            ram_free_bytes=wish.ram_free_bytes,
-            kv_type=wish.kv_type,
-            parallel=wish.parallel,
-            other_forms={other: others[other] for other in others if other != form},
-            total_bytes=wish.machine.total_bytes,
-        )
+        check = check_for(wish, model, form, profile, self._forms(model))
         seen = next((c.seen_speed for c in self._candidates if (c.name, c.quantization) == (model, form)), None)
         speed = seen or estimate(profile, check.need, wish.available_bytes, wish.machine.card)
         return Fit(check, wish, speed)

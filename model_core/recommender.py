@@ -13,7 +13,7 @@ from pydantic import Field
 from model_core.candidates import Candidate, Criteria
 from model_core.errors import NoSuitableModel
 from model_core.explanation import Explanation
-from model_core.fit import Verdict, check_fit, largest_context
+from model_core.fit import Verdict, check_for, largest_context
 from model_core.memory import MemoryNeed, MemoryProfile, format_memory, label
 from model_core.ranking import Bar, Weighed, bar_of, larger_download, rank, weigh
 from model_core.records import ModelPurpose, Reason, Record
@@ -159,18 +159,7 @@ def _forms(candidates: Iterable[Candidate], names: set[str]) -> Mapping[str, dic
 
 def _does_not_fit(weighed: Weighed, forms: Mapping[str, MemoryProfile], criteria: Criteria) -> NotChosen:
     candidate = weighed.candidate
-    check = check_fit(
-        candidate.name,
-        candidate.quantization,
-        candidate.memory,
-        criteria.available_bytes,
-        context_tokens=criteria.context_tokens,
-        ram_free_bytes=criteria.ram_free_bytes,
-        kv_type=criteria.kv_type,
-        parallel=criteria.parallel,
-        other_forms={form: profile for form, profile in forms.items() if form != candidate.quantization},
-        total_bytes=criteria.machine.total_bytes,
-    )
+    check = check_for(criteria, candidate.name, candidate.quantization, candidate.memory, forms)
     values = {
         "need_bytes": check.need.total,
         "available_bytes": criteria.available_bytes,
