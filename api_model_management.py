@@ -410,8 +410,10 @@ class ModelApi:
                 "margin_bytes": best.margin_bytes,
                 "download_bytes": best.download_bytes,
                 "speed": best.speed,
+                "suitable_count": found.suitable_count,
                 "alternatives": found.alternatives,
                 "not_chosen": found.not_chosen,
+                "not_chosen_count": found.not_chosen_count,
                 "criteria": _criteria(found.criteria),
             }
         )

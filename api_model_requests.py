@@ -61,16 +61,16 @@ class Switch(OneModel):
     """Which model is to be the current one."""
 
     quantization: str | None = None
-    require_fit: bool = False
-    load: bool = False
+    require_fit: bool = Field(default=False, strict=True)
+    load: bool = Field(default=False, strict=True)
 
 
 class Download(OneModel):
     """What is to be fetched; wait: answer when it is there."""
 
     quantization: str | None = None
-    wait: bool = False
-    force: bool = False
+    wait: bool = Field(default=False, strict=True)
+    force: bool = Field(default=False, strict=True)
 
 
 class Plan(OneModel):
@@ -143,7 +143,6 @@ class Server(Asked):
     """On which card, and how Ollama is set up there."""
 
     available_vram_gb: float | None = Field(default=None, strict=True)
-    context_tokens: int = Field(default=4096, strict=True)
     kv_type: str = "f16"
     parallel: int = Field(default=1, strict=True)
 
@@ -151,9 +150,10 @@ class Server(Asked):
 class Purpose(Server):
     """What a model is wanted for."""
 
+    context_tokens: int = Field(default=DEFAULT_CONTEXT_TOKENS, strict=True)
     priority: str = "balanced"
     needs: list[str] = Field(default=[], max_length=16)
-    installed_only: bool | None = None
+    installed_only: bool | None = Field(default=None, strict=True)
 
 
 # What an answer tells of its criteria and nobody asks for.
@@ -185,9 +185,10 @@ class Recommend(Purpose):
 
 
 class Check(OneModel, Server):
-    """Which model, in which form, on which card."""
+    """Which model, in which form, on which card, with which context; None: that which it is used with."""
 
     quantization: str | None = None
+    context_tokens: int | None = Field(default=None, strict=True)
 
 
 class Load(OneModel):

@@ -63,7 +63,7 @@ from model_core.benchmark_records import (
     BenchmarkState,
 )
 from model_core.budget import Budget
-from model_core.candidates import ANSWERING, SEEING
+from model_core.candidates import ANSWERING, SEEING, Criteria
 from model_core.changes import with_context, with_events, with_selected
 from model_core.comparison import Comparison
 from model_core.doctor import Diagnosis, Facts
@@ -566,8 +566,7 @@ class ModelManager:
 
     def _fit_of(self, meant: Meant, quantization: str | None, size_bytes: int | None) -> FitCheck | None:
         profile = advice.profile_before(meant.entry, quantization, size_bytes)
-        available_bytes = self.budget().available_bytes
-        return fit.check_fit(meant.name, quantization, profile, available_bytes) if profile else None
+        return fit.check_fit(self._wish(), meant.name, quantization, profile) if profile else None
 
     def pull_model(
         self,
@@ -879,19 +878,22 @@ class ModelManager:
         available_vram_gb: float | None = None,
         *,
         quantization: str | None = None,
-        context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,
+        context_tokens: int | None = None,
         kv_type: str = memory.KvType.F16,
         parallel: int = 1,
     ) -> Fit:
         """Say whether a model lies on the card as a whole, with the parts of its need and what would make it fit.
 
-        Without a quantization it is the one that is installed, else 4-bit. Raises ModelNotFound, UnknownQuantization,
-        InvalidRequest.
+        quantization    None: the one that is installed, else 4-bit
+        context_tokens  None: what the model is used with, 4096 at first
+
+        Raises ModelNotFound, UnknownQuantization, InvalidRequest.
         """
-        wish = advice.criteria(
-            self.budget(available_vram_gb), "balanced", context_tokens, (), None, kv_type=kv_type, parallel=parallel
-        )
-        return self._pictures.advising(wish.machine.gpu).fit(name, quantization, wish)
+        found = self.budget(available_vram_gb)
+        picture = self._pictures.advising(found.machine.gpu)
+        context = picture.context_of(name) if context_tokens is None else context_tokens
+        wish = advice.criteria(found, "balanced", context, (), None, kv_type=kv_type, parallel=parallel)
+        return picture.fit(name, quantization, wish)
 
     def check_model_compatibility(self, name: str, available_vram_gb: float | None = None) -> tuple[bool, str]:
         """Say whether a model lies on the card as a whole, and why, in a sentence."""
@@ -1150,8 +1152,10 @@ class ModelManager:
     def _fit_now(
         self, picture: Picture, name: str, quantization: str | None = None, context_tokens: int | None = None
     ) -> Fit:
-        wish = advice.criteria(self.budget(), "balanced", context_tokens or picture.context_of(name), (), None)
-        return picture.fit(name, quantization, wish)
+        return picture.fit(name, quantization, self._wish(context_tokens or picture.context_of(name)))
+
+    def _wish(self, context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS) -> Criteria:
+        return advice.criteria(self.budget(), "balanced", context_tokens, (), None)
 
     def _made_to_answer(
         self, picture: Picture, meant: Meant, quantization: str | None, seen: Seen

@@ -157,6 +157,7 @@ def candidates(
                     installed=there is not None,
                     memory=profiles.of_variant(entry, variant, there),
                     gpu_share=observed.gpu_shares.get(there.digest) if there else None,
+                    context_tokens=stored.load_context_tokens,
                     **_experience(stored, digest, observed, takes_unknown=answers),
                 )
             )
@@ -226,6 +227,7 @@ def _of_installed(
         capabilities=capabilities,
         installed=True,
         gpu_share=observed.gpu_shares.get(model.digest),
+        context_tokens=stored.load_context_tokens,
         **experience,
     )
 

@@ -18,8 +18,6 @@ from model_core.records import GIB, Record, RunningModel
 from model_core.speed import Card
 
 ASSUMED_BYTES = 8 * GIB
-# The other half is Lightroom's and the system's: as much as of the RAM that a model may spill into.
-SHARE_OF_RAM = 0.5
 
 
 class Budget(Record):
@@ -55,7 +53,8 @@ def budget(
     if cap_bytes is not None:
         return Budget(available_bytes=cap_bytes, source="setting", machine=machine)
     if hardware.gpus == () and machine.ram_free_bytes is not None:
-        available = int(machine.ram_free_bytes * SHARE_OF_RAM)
+        # The other half is Lightroom's and the system's: as much as of the RAM that a model may spill into.
+        available = machine.ram_free_bytes // 2
         return Budget(available_bytes=available, source="processor", machine=machine)
     return Budget(available_bytes=ASSUMED_BYTES, source="assumed", machine=machine)
 
@@ -76,12 +75,21 @@ def _machine(hardware: Hardware, gpu: Gpu | None, running: Sequence[RunningModel
         gpu_count=None if hardware.gpus is None else len(hardware.gpus),
         total_bytes=gpu.total_bytes if gpu else None,
         free_bytes=gpu.free_bytes if gpu else None,
-        held_bytes=held_on_card_bytes(running) if gpu and gpu.free_bytes is not None else 0,
+        held_bytes=_held(gpu, running) if gpu else 0,
         cap_bytes=cap_bytes,
+        ram_total_bytes=hardware.memory.total_bytes if hardware.memory else None,
         ram_free_bytes=hardware.memory.free_bytes if hardware.memory else None,
         gpus_source=hardware.sources.get("gpus"),
         card=_card(hardware, gpu),
     )
+
+
+def _held(gpu: Gpu, running: Sequence[RunningModel]) -> int:
+    if gpu.free_bytes is None:
+        return 0
+    held = held_on_card_bytes(running)
+    # What the card's own software takes for each model is a guess, and no more is held than is not free.
+    return held if gpu.total_bytes is None else min(held, gpu.total_bytes - gpu.free_bytes)
 
 
 def _card(hardware: Hardware, gpu: Gpu | None) -> Card | None:

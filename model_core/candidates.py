@@ -44,6 +44,7 @@ class Machine(Record):
     free_bytes: int | None = None
     held_bytes: int = 0
     cap_bytes: int | None = None
+    ram_total_bytes: int | None = None
     ram_free_bytes: int | None = None
     gpus_source: str | None = Field(default=None, description="who says so, or why nobody does")
     card: Card | None = Field(default=None, description="what the speed follows from; null: not known")
@@ -70,6 +71,13 @@ class Criteria(Record):
         return self.source == "processor"
 
     @property
+    def total_bytes(self) -> int | None:
+        """What there could be available at most, everything else closed; None where that is not known."""
+        if self.on_processor:
+            return None if self.machine.ram_total_bytes is None else self.machine.ram_total_bytes // 2
+        return None if self.source in ("caller", "assumed") else self.machine.total_bytes
+
+    @property
     def ram_free_bytes(self) -> int | None:
         """RAM that could take what does not fit; none is left where the model lies in RAM anyway."""
         return 0 if self.on_processor else self.machine.ram_free_bytes
@@ -88,6 +96,7 @@ class Candidate:
     score, score_count  mean of the scores of its answers, 0 to 5, and how many there are
     seen_speed     what was measured here; None: nothing was
     gpu_share      of the loaded model; None: it is not loaded, or not known
+    context_tokens what it was loaded with here, and will be again; None: it never was
     """
 
     name: str
@@ -107,6 +116,7 @@ class Candidate:
     score_count: int = 0
     seen_speed: Speed | None = None
     gpu_share: float | None = None
+    context_tokens: int | None = None
 
     @cached_property
     def bits(self) -> int:
@@ -163,6 +173,7 @@ def candidate_of(
     score_count: int = 0,
     seen_speed: Speed | None = None,
     gpu_share: float | None = None,
+    context_tokens: int | None = None,
 ) -> Candidate:
     """Return one quantization of a catalogue entry, or of a custom one, as a candidate."""
     return Candidate(
@@ -183,4 +194,5 @@ def candidate_of(
         score_count=score_count,
         seen_speed=seen_speed,
         gpu_share=gpu_share,
+        context_tokens=context_tokens,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from model_core.candidates import Candidate, Criteria
 from model_core.fit import Verdict
-from model_core.memory import MemoryNeed, format_memory, label
+from model_core.memory import DEFAULT_CONTEXT_TOKENS, KvType, form_in_words, format_memory, label
 from model_core.ranking import Weighed, deciding_rule, is_finer_choice, rank, work
 from model_core.records import ModelPurpose, Reason
 from model_core.speed import Speed
@@ -19,19 +19,20 @@ class Explanation:
     def __init__(self, ranked: Sequence[Weighed], criteria: Criteria, larger: Weighed | None) -> None:
         self.criteria = criteria
         self._first, self._larger = ranked[0], larger
-        self._purpose_was_met = any(weighed.purpose_distance == 0 for weighed in ranked)
+        self._nearest = min(weighed.purpose_distance for weighed in ranked)
         self._passed_over = min(ranked, key=lambda weighed: rank(weighed, criteria)[1:])
 
     def reasons(self, weighed: Weighed) -> tuple[Reason, ...]:
         """Return why this model stands where it stands, the weightiest first."""
         found = [
             self._passed_over_reason(weighed),
-            self._reliability(weighed.candidate),
+            self._reliability(weighed),
             self._purpose(weighed),
             self._memory(weighed),
             self._source(weighed),
+            self._setup(weighed),
             self._in_ram(weighed.candidate),
-            self._context(weighed.need),
+            self._context(weighed),
             self._speed(weighed),
             self._availability(weighed),
             self._quantization(weighed),
@@ -42,29 +43,37 @@ class Explanation:
         return tuple(reason for reason in found if reason is not None)
 
     def _passed_over_reason(self, weighed: Weighed) -> Reason | None:
-        other = self._passed_over.candidate
-        if weighed is not self._first or other.reliable or self._passed_over is weighed:
+        if weighed is not self._first or self._passed_over.reliable or self._passed_over is weighed:
             return None
+        other, failed = self._passed_over.candidate, self._passed_over.failed
+        which = "" if failed is other else f"its {form_in_words(failed.quantization or '')} form "
         return Reason(
             code="passed_over",
-            text=f"{label(other.name, other.quantization)} would suit better, but failed here "
-            f"{other.failure_count} of {other.use_count} times.",
+            text=f"{label(other.name, other.quantization)} would suit better, but {which}failed here "
+            f"{failed.failure_count} of {failed.use_count} times.",
             values={
                 "model": other.name,
                 "quantization": other.quantization,
-                "failure_count": other.failure_count,
-                "use_count": other.use_count,
+                "failed_quantization": failed.quantization,
+                "failure_count": failed.failure_count,
+                "use_count": failed.use_count,
             },
         )
 
-    def _reliability(self, candidate: Candidate) -> Reason | None:
-        if candidate.reliable:
+    def _reliability(self, weighed: Weighed) -> Reason | None:
+        if weighed.reliable:
             return None
-        return Reason(
-            code="unreliable",
-            text=f"Failed here {candidate.failure_count} of {candidate.use_count} times, so it stands behind others.",
-            values={"failure_count": candidate.failure_count, "use_count": candidate.use_count},
+        failed = weighed.failed
+        values = {"failure_count": failed.failure_count, "use_count": failed.use_count}
+        if failed is weighed.candidate:
+            text = f"Failed here {failed.failure_count} of {failed.use_count} times, so it stands behind others."
+            return Reason(code="unreliable", text=text, values=values)
+        form = form_in_words(failed.quantization or "")
+        text = (
+            f"Its {form} form failed here {failed.failure_count} of {failed.use_count} times, and this one has not "
+            "worked here yet, so it stands behind others."
         )
+        return Reason(code="unreliable_form", text=text, values={**values, "quantization": failed.quantization})
 
     def _behind(self, weighed: Weighed) -> Reason | None:
         if weighed is self._first:
@@ -89,7 +98,7 @@ class Explanation:
             )
         if weighed.purpose_distance == 0:
             return Reason(code="purpose", text=f"Made for {work(purpose)}.", values=values)
-        if self._purpose_was_met:
+        if weighed.purpose_distance > self._nearest:
             return Reason(
                 code="other_purpose", text=f"Made for {work(purpose)}, not for {work(wished)}.", values=values
             )
@@ -108,6 +117,8 @@ class Explanation:
             amount = f"{format_memory(need.low)} to {format_memory(need.high)} (guessed from the size of its file)"
         elif need.basis == "measured":
             amount += " (measured here)"
+        if need.context_tokens != DEFAULT_CONTEXT_TOKENS:
+            amount += f" with a context of {need.context_tokens:,} tokens"
         place = "memory" if self.criteria.on_processor else "graphics memory"
         start = f"Needs {amount} of the {format_memory(available)} of {place} that are available"
         values: dict[str, Any] = {
@@ -117,6 +128,7 @@ class Explanation:
             "available_bytes": available,
             "margin_bytes": left,
             "basis": need.basis,
+            "context_tokens": need.context_tokens,
         }
         if weighed.verdict is Verdict.FITS:
             return Reason(code="fits", text=f"{start}; {format_memory(left)} stay free.", values=values)
@@ -140,8 +152,28 @@ class Explanation:
             values={"gpu_share": share},
         )
 
-    def _context(self, need: MemoryNeed) -> Reason | None:
-        asked = self.criteria.context_tokens
+    def _setup(self, weighed: Weighed) -> Reason | None:
+        """Return how Ollama must be started for the figures to hold; None where it is as it comes."""
+        kv_type, parallel = self.criteria.kv_type, self.criteria.parallel
+        settings = []
+        if kv_type is not KvType.F16:
+            settings += ["OLLAMA_FLASH_ATTENTION=1", f"OLLAMA_KV_CACHE_TYPE={kv_type}"]
+        if parallel > 1:
+            settings.append(f"OLLAMA_NUM_PARALLEL={parallel}")
+        if not settings or weighed is not self._first:
+            return None
+        text = f"This holds where Ollama itself is started with {' and '.join(settings)}."
+        return Reason(code="setup", text=text, values={"kv_type": kv_type.value, "parallel": parallel})
+
+    def _context(self, weighed: Weighed) -> Reason | None:
+        asked, need, own = self.criteria.context_tokens, weighed.need, weighed.candidate.context_tokens
+        if own and own > asked:
+            return Reason(
+                code="own_context",
+                text=f"It was loaded with a context of {own:,} tokens here, and is used with that until it is loaded "
+                "with another one.",
+                values={"context_tokens": own, "asked_context_tokens": asked},
+            )
         if need.context_tokens >= asked:
             return None
         return Reason(
@@ -178,14 +210,15 @@ class Explanation:
         )
 
     def _quantization(self, weighed: Weighed) -> Reason | None:
+        bits = {"bits": weighed.candidate.bits}
         if is_finer_choice(weighed, self.criteria):
             return Reason(
                 code="finer",
                 text="The 8-bit form: finer than 4-bit, and it still fits comfortably.",
-                values={"bits": weighed.candidate.bits},
+                values=bits,
             )
         if self.criteria.priority is ModelPurpose.SPEED and weighed.candidate.bits == 4:
-            return Reason(code="faster", text="The 4-bit form is the fastest.", values={"bits": weighed.candidate.bits})
+            return Reason(code="faster", text="Of its forms the 4-bit one is the fastest.", values=bits)
         return None
 
     def _experience(self, candidate: Candidate) -> Reason | None:

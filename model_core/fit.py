@@ -13,7 +13,6 @@ from pydantic import Field
 
 from model_core.candidates import Criteria
 from model_core.memory import (
-    DEFAULT_CONTEXT_TOKENS,
     Basis,
     KvType,
     MemoryNeed,
@@ -82,7 +81,6 @@ def largest_context(
     at_most: int | None = None,
     at_least_verdict: Verdict = Verdict.FITS,
     kv_type: KvType = KvType.F16,
-    flash_attention: bool | None = None,
     parallel: int = 1,
 ) -> int | None:
     """Return the longest context, a power of two from 512 on, with which the model still gets this verdict.
@@ -95,7 +93,7 @@ def largest_context(
         return None
 
     def goes(context: int) -> bool:
-        need = memory_need(profile, context, kv_type=kv_type, flash_attention=flash_attention, parallel=parallel)
+        need = memory_need(profile, context, kv_type=kv_type, parallel=parallel)
         return verdict(need.total, available_bytes).rank <= at_least_verdict.rank
 
     # An estimate never falls as the context grows, so the shortest decides whether to look at all. A measurement may
@@ -126,122 +124,114 @@ class FitCheck(Record):
 
 
 def check_fit(
+    wish: Criteria,
     model: str,
     quantization: str | None,
     profile: MemoryProfile,
-    available_bytes: int,
-    *,
-    context_tokens: int = DEFAULT_CONTEXT_TOKENS,
-    ram_free_bytes: int | None = None,
-    kv_type: KvType = KvType.F16,
-    flash_attention: bool | None = None,
-    parallel: int = 1,
-    other_forms: Mapping[str, MemoryProfile] = MappingProxyType({}),
-    total_bytes: int | None = None,
+    forms: Mapping[str, MemoryProfile] = MappingProxyType({}),
 ) -> FitCheck:
-    """Compare what a model needs with what is available. The model and the quantization are for the message only.
+    """Compare what a model needs with what a wish finds available. Model and quantization are for the message only.
 
-    other_forms  further quantizations of the same model, as ways to make it fit
-    total_bytes  of the card; None: not known
+    forms  quantizations of the same model, as ways to make it fit
     """
-    need = memory_need(profile, context_tokens, kv_type=kv_type, flash_attention=flash_attention, parallel=parallel)
-    found = verdict(need.total, available_bytes, ram_free_bytes=ram_free_bytes)
+    need = need_of(wish, profile)
+    found = verdict(need.total, wish.available_bytes, ram_free_bytes=wish.ram_free_bytes)
     shorter, ways = None, list[Reason]()
     if not found.runs_on_card:
-        shorter = largest_context(
-            profile,
-            available_bytes,
-            at_most=need.context_tokens - 1,
-            at_least_verdict=Verdict.TIGHT,
-            kv_type=kv_type,
-            flash_attention=flash_attention,
-            parallel=parallel,
-        )
-        ways += [] if shorter is None else [_shorter_context(profile, shorter, kv_type, flash_attention, parallel)]
-        ways += _smaller_forms(other_forms, need, available_bytes, parallel)
-        ways += _smaller_caches(profile, need, available_bytes, parallel)
-        ways += _more_memory(need, available_bytes, total_bytes)
+        shorter = longest_that_fits(wish, profile, need)
+        ways += [] if shorter is None else [_shorter_context(wish, profile, shorter)]
+        ways += [way for form in forms if form != quantization for way in _smaller_form(wish, form, forms[form], need)]
+        ways += _smaller_cache(wish, profile, need)
+        ways += _more_memory(wish, need, is_the_only_way=not ways)
     return FitCheck(
         model=model,
         quantization=quantization,
         compatible=found.runs_on_card,
         verdict=found,
         need=need,
-        available_bytes=available_bytes,
-        margin_bytes=available_bytes - need.total,
+        available_bytes=wish.available_bytes,
+        margin_bytes=wish.available_bytes - need.total,
         basis=need.basis,
         fits_with_context=shorter,
         ways=tuple(ways),
-        message=_message(label(model, quantization), found, need, available_bytes, shorter),
+        message=_message(label(model, quantization), found, need, wish.available_bytes, shorter),
     )
 
 
-def check_for(
-    wish: Criteria, model: str, quantization: str | None, profile: MemoryProfile, forms: Mapping[str, MemoryProfile]
-) -> FitCheck:
-    """Compare what a model needs with what a wish finds available; forms are all quantizations of it, this one too."""
-    return check_fit(
-        model,
-        quantization,
+def need_of(wish: Criteria, profile: MemoryProfile) -> MemoryNeed:
+    """Return what a model needs, used as it is wished."""
+    return memory_need(profile, wish.context_tokens, kv_type=wish.kv_type, parallel=wish.parallel)
+
+
+def longest_that_fits(wish: Criteria, profile: MemoryProfile, need: MemoryNeed) -> int | None:
+    """Return the longest context, shorter than that of the need, with which the model would lie on the card."""
+    return largest_context(
         profile,
         wish.available_bytes,
-        context_tokens=wish.context_tokens,
-        ram_free_bytes=wish.ram_free_bytes,
+        at_most=need.context_tokens - 1,
+        at_least_verdict=Verdict.TIGHT,
         kv_type=wish.kv_type,
         parallel=wish.parallel,
-        other_forms={form: other for form, other in forms.items() if form != quantization},
-        total_bytes=wish.machine.total_bytes,
     )
 
 
 # --- what would make it fit ------------------------------------------------------------------------------------------
 
+SMALLER_CACHE = "OLLAMA_FLASH_ATTENTION=1 and OLLAMA_KV_CACHE_TYPE=q8_0"
 
-def _shorter_context(
-    profile: MemoryProfile, context_tokens: int, kv_type: KvType, flash_attention: bool | None, parallel: int
-) -> Reason:
-    need = memory_need(profile, context_tokens, kv_type=kv_type, flash_attention=flash_attention, parallel=parallel)
+
+def _shorter_context(wish: Criteria, profile: MemoryProfile, context_tokens: int) -> Reason:
+    need = need_of(wish.model_copy(update={"context_tokens": context_tokens}), profile)
     return Reason(
         code="shorter_context",
-        text=f"With a context of {context_tokens:,} tokens it needs {format_memory(need.total)}, and fits.",
+        text=f"With a context of {context_tokens:,} tokens it {_needs(wish, need)}.",
         values={"context_tokens": context_tokens, "need_bytes": need.total},
     )
 
 
-def _smaller_forms(
-    forms: Mapping[str, MemoryProfile], need: MemoryNeed, available_bytes: int, parallel: int
-) -> list[Reason]:
-    found = []
-    for name, form in forms.items():
-        smaller = memory_need(form, need.context_tokens, kv_type=need.kv_type, parallel=parallel)
-        if smaller.total < need.total and smaller.total <= available_bytes:
-            text = f"Its {form_in_words(name)} form needs {format_memory(smaller.total)}, and fits."
-            values = {"quantization": name, "need_bytes": smaller.total}
-            found.append(Reason(code="smaller_form", text=text, values=values))
-    return found
+def _smaller_form(wish: Criteria, name: str, form: MemoryProfile, need: MemoryNeed) -> list[Reason]:
+    smaller = need_of(wish, form)
+    if smaller.total >= need.total or smaller.total > wish.available_bytes:
+        return []
+    text = f"Its {form_in_words(name)} form {_needs(wish, smaller)}."
+    return [Reason(code="smaller_form", text=text, values={"quantization": name, "need_bytes": smaller.total})]
 
 
-def _smaller_caches(profile: MemoryProfile, need: MemoryNeed, available_bytes: int, parallel: int) -> list[Reason]:
-    if need.kv_type is not KvType.F16 or need.kv_cache is None:
+def _smaller_cache(wish: Criteria, profile: MemoryProfile, need: MemoryNeed) -> list[Reason]:
+    if wish.kv_type is not KvType.F16 or need.kv_cache is None:
         return []
-    smaller = memory_need(profile, need.context_tokens, kv_type=KvType.Q8_0, parallel=parallel)
-    if smaller.total > available_bytes:
+    smaller = need_of(wish.model_copy(update={"kv_type": KvType.Q8_0}), profile)
+    if smaller.total > wish.available_bytes:
         return []
-    text = (
-        f"With an 8-bit cache it needs {format_memory(smaller.total)}, and fits: start Ollama itself with "
-        "OLLAMA_FLASH_ATTENTION=1 and OLLAMA_KV_CACHE_TYPE=q8_0."
-    )
+    text = f"With an 8-bit cache it {_needs(wish, smaller)}: start Ollama itself with {SMALLER_CACHE}."
     values = {"kv_type": KvType.Q8_0.value, "need_bytes": smaller.total}
     return [Reason(code="smaller_cache", text=text, values=values)]
 
 
-def _more_memory(need: MemoryNeed, available_bytes: int, total_bytes: int | None) -> list[Reason]:
-    missing = need.total - available_bytes
-    values = {"missing_bytes": missing, "total_bytes": total_bytes}
-    if total_bytes is not None and need.total > total_bytes:
-        text = f"The card has {format_memory(total_bytes)} in all, too little for it: choose a smaller model."
+def _needs(wish: Criteria, need: MemoryNeed) -> str:
+    fits = verdict(need.total, wish.available_bytes) is Verdict.FITS
+    return f"needs {format_memory(need.total)}" + (", and fits" if fits else ", which is tight")
+
+
+def _more_memory(wish: Criteria, need: MemoryNeed, *, is_the_only_way: bool) -> list[Reason]:
+    """Return how much more would have to be free, and how to come to it; on a machine that has so much."""
+    missing, total = need.total - wish.available_bytes, wish.total_bytes
+    values = {"missing_bytes": missing, "total_bytes": total}
+    if total is not None and need.total > total:
+        if not is_the_only_way:
+            return []
+        has = "Half of this machine's RAM is" if wish.on_processor else "The card has"
+        text = f"{has} {format_memory(total)} in all, too little for it: choose a smaller model."
         return [Reason(code="smaller_model", text=text, values=values)]
-    text = f"{format_memory(missing)} more must be free: close other programs that use the card."
+    more = format_memory(missing)
+    if wish.on_processor:
+        text = f"{format_memory(2 * missing)} more RAM must be free, as half of it counts: close other programs."
+    elif wish.source == "probe":
+        text = f"{more} more must be free: close other programs that use the card."
+    elif wish.source == "setting":
+        text = f"{more} more than MODEL_MANAGER_VRAM_GB allows would be needed: raise it where the card has that much."
+    else:
+        text = f"{more} more would have to be free."
     return [Reason(code="free_memory", text=text, values=values)]
 
 
@@ -254,7 +244,7 @@ def _message(name: str, found: Verdict, need: MemoryNeed, available_bytes: int, 
     if found is Verdict.FITS:
         return f"{start}, so it fits, with {format_memory(margin_bytes)} to spare."
     if found is Verdict.TIGHT:
-        return f"{start}: tight, with {format_memory(margin_bytes)} to spare. Close other programs that use the card."
+        return f"{start}: tight, with {format_memory(margin_bytes)} to spare. Close other programs that use the memory."
     if found is Verdict.SPILLS:
         end = f"The missing {format_memory(-margin_bytes)} would lie in RAM, which is slow."
     else:

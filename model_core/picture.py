@@ -16,7 +16,7 @@ from model_core.errors import (
     ModelNotInstalled,
     ModelNotPublished,
 )
-from model_core.fit import check_for
+from model_core.fit import check_fit
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
 from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
@@ -237,7 +237,7 @@ class Picture:
     def fit(self, name: str, quantization: str | None, wish: Criteria) -> Fit:
         """Say whether a model lies on the card as a whole. Raises ModelNotFound, UnknownQuantization, …"""
         model, form, profile = self.profile(name, quantization)
-        check = check_for(wish, model, form, profile, self._forms(model))
+        check = check_fit(wish, model, form, profile, self._forms(model))
         seen = next((c.seen_speed for c in self._candidates if (c.name, c.quantization) == (model, form)), None)
         speed = seen or estimate(profile, check.need, wish.available_bytes, wish.machine.card)
         return Fit(check, wish, speed)

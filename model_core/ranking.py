@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from model_core.candidates import ANSWERING, SEEING, Candidate, Criteria
-from model_core.fit import Verdict, verdict
-from model_core.memory import MemoryNeed, format_memory, memory_need
+from model_core.candidates import ANSWERING, SCORES_COUNT_FROM, SEEING, Candidate, Criteria
+from model_core.fit import Verdict, need_of, verdict
+from model_core.memory import MemoryNeed, form_in_words, format_memory
 from model_core.records import ModelPurpose
 from model_core.speed import Speed, estimate
 
@@ -31,13 +31,27 @@ _NEVER_TIMED = float("inf")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weighed:
-    """A candidate with what the card says to it. Each is itself only: two like ones are two places of the list."""
+    """A candidate with what the card says to it. Each is itself only: two like ones are two places of the list.
+
+    failed_form  another form of the same model that mostly failed, while this one has not worked yet
+    """
 
     candidate: Candidate
     need: MemoryNeed
     verdict: Verdict
     purpose_distance: int
     speed: Speed | None
+    failed_form: Candidate | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether it works often enough to be tried again."""
+        return self.candidate.reliable and self.failed_form is None
+
+    @property
+    def failed(self) -> Candidate:
+        """What speaks against it where it is not reliable: its own failures, else those of another form."""
+        return self.candidate if self.failed_form is None or not self.candidate.reliable else self.failed_form
 
     @property
     def is_too_slow(self) -> bool:
@@ -45,16 +59,39 @@ class Weighed:
         return self.speed is not None and self.speed.tokens_per_second < TOO_SLOW_BELOW_TOKENS_PER_S
 
 
-def weigh(candidate: Candidate, criteria: Criteria) -> Weighed:
+def weigh_all(candidates: Sequence[Candidate], criteria: Criteria) -> list[Weighed]:
+    """Return what the machine and the history say to each candidate."""
+    failed: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda one: (one.rate, one.quantization or "")):
+        if not candidate.reliable:
+            failed.setdefault(candidate.name, candidate)
+    return [weigh(candidate, criteria, _failed_form(candidate, failed)) for candidate in candidates]
+
+
+def _failed_form(candidate: Candidate, failed: Mapping[str, Candidate]) -> Candidate | None:
+    # What the 4-bit form cannot do, the 8-bit form has to show that it can.
+    return None if candidate.success_count else failed.get(candidate.name)
+
+
+def weigh(candidate: Candidate, criteria: Criteria, failed_form: Candidate | None = None) -> Weighed:
     """Return what the machine says to a candidate."""
-    need = memory_need(candidate.memory, criteria.context_tokens, kv_type=criteria.kv_type, parallel=criteria.parallel)
+    wish = used_as(candidate, criteria)
+    need = need_of(wish, candidate.memory)
     return Weighed(
         candidate,
         need,
         verdict(need.total, criteria.available_bytes, ram_free_bytes=criteria.ram_free_bytes),
         _purpose_distance(candidate.purpose, criteria.priority),
         candidate.seen_speed or estimate(candidate.memory, need, criteria.available_bytes, criteria.machine.card),
+        failed_form,
     )
+
+
+def used_as(candidate: Candidate, criteria: Criteria) -> Criteria:
+    """Return the wish with the context that a model is used with here, where that is more than is wished."""
+    if (candidate.context_tokens or 0) <= criteria.context_tokens:
+        return criteria
+    return criteria.model_copy(update={"context_tokens": candidate.context_tokens})
 
 
 def _purpose_distance(purpose: ModelPurpose, priority: ModelPurpose) -> int:
@@ -115,6 +152,12 @@ def is_finer_choice(weighed: Weighed, criteria: Criteria) -> bool:
     return wants_quality and weighed.candidate.bits == 8 and weighed.verdict is Verdict.FITS
 
 
+def _scored(candidate: Candidate) -> str:
+    if candidate.score is None or candidate.score_count < SCORES_COUNT_FROM:
+        return "its own answers were not scored often enough here"
+    return f"its own answers were scored {candidate.score:.1f} here"
+
+
 def _history(weighed: Weighed, _: Criteria) -> tuple[float, float]:
     seconds = weighed.candidate.mean_seconds
     return -weighed.candidate.rate, _NEVER_TIMED if seconds is None else seconds
@@ -123,51 +166,53 @@ def _history(weighed: Weighed, _: Criteria) -> tuple[float, float]:
 RULES: tuple[Rule, ...] = (
     Rule(
         "reliable",
-        lambda weighed, _: not weighed.candidate.reliable,
+        lambda weighed, _: not weighed.reliable,
         "A model that mostly failed here is no help, however well it would suit. Every model starts as if it had been "
         "used 5 times and had worked 9 times in 10; it is unreliable below 0.6, which takes three failures at the "
-        "start, or more than four in ten of many.",
-        lambda weighed: f"it failed here {weighed.candidate.failure_count} of {weighed.candidate.use_count} times",
+        "start, or more than four in ten of many. Its other forms count as unreliable, too, until they have worked.",
+        lambda weighed: failures(weighed),
     ),
     Rule(
         "bearable",
         lambda weighed, _: weighed.is_too_slow,
         "Below 3 tokens a second a judgement of 200 tokens takes more than a minute a photo. It matters on the "
         "processor only: no model that fits a card is as slow.",
-        lambda weighed: f"it writes some {weighed.speed.tokens_per_second if weighed.speed else 0:.1f} tokens a second",
+        lambda weighed: (
+            f"this one writes some {weighed.speed.tokens_per_second if weighed.speed else 0:.1f} tokens a second"
+        ),
     ),
     Rule(
         "purpose",
         lambda weighed, _: weighed.purpose_distance,
         "What was asked for, else the nearest: quality → balanced → speed; balanced → speed → quality; "
         "speed → balanced → quality.",
-        lambda weighed: f"it is made for {work(weighed.candidate.purpose)}",
+        lambda weighed: f"this one is made for {work(weighed.candidate.purpose)}",
     ),
     Rule(
         "verdict",
         lambda weighed, _: weighed.verdict.rank,
         "Comfortable (1 GiB stays free) before tight: a tight model spills as soon as another program wants the card.",
-        lambda weighed: f"it is tight: it needs {format_memory(weighed.need.total)}",
+        lambda weighed: f"this one is tight: it needs {format_memory(weighed.need.total)}",
     ),
     Rule(
         "installed",
         lambda weighed, _: not weighed.candidate.installed,
         "Nothing to wait for; so only a better purpose or verdict is worth a download. A larger model of the same "
         "purpose that must be downloaded is shown as the first alternative, with its size.",
-        lambda weighed: "it must be downloaded first",
+        lambda weighed: "this one must be downloaded first",
     ),
     Rule(
         "score",
         lambda weighed, _: -weighed.candidate.score_in_halves,
         "What you think of its answers (quality_score, 0 to 5) is worth more than its size. Scores count from the "
         "third on, as if five of 3.5 had come before, and in half points.",
-        lambda weighed: f"its answers were scored {weighed.candidate.score or 0:.1f} here",
+        lambda weighed: _scored(weighed.candidate),
     ),
     Rule(
         "size",
         lambda weighed, _: -(weighed.candidate.parameters or 0),
         "Among equals the model with more parameters answers better.",
-        lambda weighed: "it is the smaller model",
+        lambda weighed: "this one has fewer parameters",
     ),
     Rule(
         "form",
@@ -179,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         "history",
         _history,
         "The higher rate of success here, then the shorter time.",
-        lambda weighed: "it worked less often here, or took longer",
+        lambda weighed: "this one worked less often here, or took longer",
     ),
     Rule(
         "name",
@@ -214,13 +259,20 @@ def larger_download(ranked: Sequence[Weighed]) -> Weighed | None:
             other
             for other in ranked[1:]
             if not other.candidate.installed
-            and other.candidate.reliable
+            and other.reliable
             and not other.is_too_slow
             and other.purpose_distance == first.purpose_distance
             and (other.candidate.parameters or 0) > (first.candidate.parameters or 0)
         ),
         None,
     )
+
+
+def failures(weighed: Weighed) -> str:
+    """Return what speaks against a model that is not reliable, as the end of a sentence."""
+    failed = weighed.failed
+    which = "this one" if failed is weighed.candidate else f"its {form_in_words(failed.quantization or '')} form"
+    return f"{which} failed here {failed.failure_count} of {failed.use_count} times"
 
 
 def work(purpose: ModelPurpose) -> str:

@@ -6,6 +6,7 @@ The rules stand in ranking.py, the words in explanation.py, what is weighed in c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -13,9 +14,9 @@ from pydantic import Field
 from model_core.candidates import Candidate, Criteria
 from model_core.errors import NoSuitableModel
 from model_core.explanation import Explanation
-from model_core.fit import Verdict, check_for, largest_context
-from model_core.memory import MemoryNeed, MemoryProfile, format_memory, label
-from model_core.ranking import Bar, Weighed, bar_of, larger_download, rank, weigh
+from model_core.fit import SMALLER_CACHE, Verdict, check_fit, longest_that_fits
+from model_core.memory import KvType, MemoryNeed, MemoryProfile, format_memory, label
+from model_core.ranking import Bar, Weighed, bar_of, larger_download, rank, used_as, weigh, weigh_all
 from model_core.records import ModelPurpose, Reason, Record
 from model_core.speed import Speed
 
@@ -59,6 +60,7 @@ class Recommendation(Record):
     criteria: Criteria
     suitable_count: int = Field(description="how many would do, also those that the list leaves out")
     not_chosen: tuple[NotChosen, ...] = Field(default=(), description="the nearest first, and not all of many")
+    not_chosen_count: int = Field(default=0, description="how many were not chosen, also those that are left out")
 
     @property
     def best(self) -> Recommended:
@@ -82,10 +84,11 @@ def recommend(
     lies on the card as a whole.
     """
     asked = [(candidate, bar_of(candidate, criteria)) for candidate in candidates]
-    eligible = [weigh(candidate, criteria) for candidate, bar in asked if bar is None]
+    eligible = weigh_all([candidate for candidate, bar in asked if bar is None], criteria)
     suitable = [weighed for weighed in eligible if weighed.verdict.runs_on_card]
     if not suitable:
-        raise _nothing_suits(eligible, criteria)
+        able = sorted({ability for candidate, _ in asked for ability in candidate.capabilities})
+        raise _nothing_suits(eligible, criteria, able)
     suitable.sort(key=lambda weighed: rank(weighed, criteria))
     larger = larger_download(suitable)
     if larger is not None:
@@ -97,6 +100,7 @@ def recommend(
         criteria=criteria,
         suitable_count=len(suitable),
         not_chosen=tuple(_not_chosen(asked, eligible, criteria)),
+        not_chosen_count=len(asked) - len(suitable),
     )
 
 
@@ -159,7 +163,7 @@ def _forms(candidates: Iterable[Candidate], names: set[str]) -> Mapping[str, dic
 
 def _does_not_fit(weighed: Weighed, forms: Mapping[str, MemoryProfile], criteria: Criteria) -> NotChosen:
     candidate = weighed.candidate
-    check = check_for(criteria, candidate.name, candidate.quantization, candidate.memory, forms)
+    check = check_fit(used_as(candidate, criteria), candidate.name, candidate.quantization, candidate.memory, forms)
     values = {
         "need_bytes": check.need.total,
         "available_bytes": criteria.available_bytes,
@@ -179,19 +183,19 @@ def _does_not_fit(weighed: Weighed, forms: Mapping[str, MemoryProfile], criteria
 # --- nothing suits ---------------------------------------------------------------------------------------------------
 
 
-def _nothing_suits(eligible: Sequence[Weighed], criteria: Criteria) -> NoSuitableModel:
+def _nothing_suits(eligible: Sequence[Weighed], criteria: Criteria, able: Sequence[str]) -> NoSuitableModel:
     asked = criteria.model_dump(mode="json")
     if not eligible:
-        happened, remedy = _nothing_to_choose_from(criteria)
+        happened, remedy = _nothing_to_choose_from(criteria, able)
         return NoSuitableModel(happened, remedy, criteria=asked, smallest_need_bytes=None, smallest_model=None)
     smallest = min(eligible, key=lambda weighed: (weighed.need.total, rank(weighed, criteria)))
     candidate, need = smallest.candidate, smallest.need
-    would_fit = _would_fit(eligible, criteria)
+    would_fit, cached = _would_fit(eligible, criteria), _fits_with_a_smaller_cache(eligible, criteria)
     return NoSuitableModel(
         f"Nothing fits {format_memory(criteria.available_bytes)}: the smallest that suits, "
         f"{label(candidate.name, candidate.quantization)}, needs {format_memory(need.total)} "
         f"with a context of {need.context_tokens:,} tokens.",
-        _way_out(would_fit, criteria, need),
+        " ".join(filter(None, (_shorter(would_fit), cached))) or _way_out(criteria, need),
         criteria=asked,
         smallest_need_bytes=need.total,
         smallest_model=candidate.name,
@@ -199,45 +203,60 @@ def _nothing_suits(eligible: Sequence[Weighed], criteria: Criteria) -> NoSuitabl
     )
 
 
-def _nothing_to_choose_from(criteria: Criteria) -> tuple[str, str]:
+def _nothing_to_choose_from(criteria: Criteria, able: Sequence[str]) -> tuple[str, str]:
     wish = f" with {', '.join(criteria.needs)}" if criteria.needs else ""
     if criteria.installed_only:
         return f"No suitable model{wish} is installed.", "Leave installed_only out to see what can be downloaded."
     if criteria.needs:
-        return f"There is no model{wish} to choose from.", "Install one, or leave needs out."
+        what = f" What there is can do: {', '.join(able)}." if able else ""
+        return f"There is no model{wish} to choose from.", f"Install one, or leave needs out.{what}"
     return "There is no model to choose from.", "Install one, or add one of your own."
 
 
-def _way_out(would_fit: Sequence[Mapping[str, Any]], criteria: Criteria, need: MemoryNeed) -> str:
-    if would_fit:
-        best = would_fit[0]
-        name = label(best["model"], best["quantization"])
-        return f"With a context of {best['context_tokens']:,} tokens {name} would fit."
+def _shorter(would_fit: Sequence[Mapping[str, Any]]) -> str:
+    if not would_fit:
+        return ""
+    best = would_fit[0]
+    name = label(best["model"], best["quantization"])
+    return f"With a context of {best['context_tokens']:,} tokens {name} would lie on the card."
+
+
+def _fits_with_a_smaller_cache(eligible: Sequence[Weighed], criteria: Criteria) -> str:
+    if criteria.kv_type is not KvType.F16:
+        return ""
+    smaller = criteria.model_copy(update={"kv_type": KvType.Q8_0})
+    found = [weighed for weighed in (weigh(one.candidate, smaller) for one in eligible) if weighed.verdict.runs_on_card]
+    if not found:
+        return ""
+    best = min(found, key=lambda weighed: rank(weighed, smaller)).candidate
+    name = label(best.name, best.quantization)
+    return f"With an 8-bit cache {name} would do as it is asked for: start Ollama itself with {SMALLER_CACHE}."
+
+
+def _way_out(criteria: Criteria, need: MemoryNeed) -> str:
     if criteria.installed_only:
         return "Leave installed_only out to see what can be downloaded."
     if criteria.on_processor:
         return "Close other programs: half of the RAM that is free is counted."
+    by_hand = "choose a model by hand and let it lie in RAM, slowly"
+    if criteria.source in ("caller", "assumed"):
+        return f"A card with {format_memory(need.total)} free would do; or {by_hand}."
     total = criteria.machine.total_bytes
     if total is not None and need.total > total:
-        return "This card is too small for any of them: choose one by hand, and let part of it lie in RAM, slowly."
-    return "Close other programs that use the memory, or choose a model by hand and let part of it lie in RAM, slowly."
+        return f"This card is too small for any of them: {by_hand}."
+    return f"Close other programs that use the memory, or {by_hand}."
 
 
 def _would_fit(eligible: Sequence[Weighed], criteria: Criteria) -> list[dict[str, Any]]:
     """Return what would be recommended if the context were shorter, each with the longest that is short enough."""
     hopeful = []
     for weighed in eligible:
-        context = largest_context(
-            weighed.candidate.memory,
-            criteria.available_bytes,
-            at_most=weighed.need.context_tokens - 1,
-            at_least_verdict=Verdict.TIGHT,
-            kv_type=criteria.kv_type,
-            parallel=criteria.parallel,
-        )
+        context = longest_that_fits(criteria, weighed.candidate.memory, weighed.need)
         if context is not None:
-            hopeful.append(weigh(weighed.candidate, criteria.model_copy(update={"context_tokens": context})))
-    hopeful.sort(key=lambda weighed: rank(weighed, criteria))
+            shorter = criteria.model_copy(update={"context_tokens": context})
+            hopeful.append(weigh(replace(weighed.candidate, context_tokens=None), shorter, weighed.failed_form))
+    # Whoever asked for a long context wants as much of it as there is.
+    hopeful.sort(key=lambda weighed: (-weighed.need.context_tokens, rank(weighed, criteria)))
     return [
         {
             "model": weighed.candidate.name,

@@ -650,7 +650,8 @@ def test_after_twenty_failures_of_the_first_something_else_is_said_and_why(api, 
         "code": "passed_over",
         "text": "llama3.1:8b-instruct (4-bit) would suit better, but failed here 20 of 20 times.",
         "values": {
-            "model": "llama3.1:8b-instruct", "quantization": "q4", "failure_count": 20, "use_count": 20,
+            "model": "llama3.1:8b-instruct", "quantization": "q4", "failed_quantization": "q4", "failure_count": 20,
+            "use_count": 20,
         },
     }  # fmt: skip
 

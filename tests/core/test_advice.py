@@ -9,6 +9,7 @@ import pytest
 from catalog import MODEL_CATALOG
 from model_core import advice, usage
 from model_core.budget import Budget
+from model_core.candidates import Criteria
 from model_core.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -427,4 +428,4 @@ def test_what_is_recommended_passes_the_check_of_the_same_form(models):
     for place in ranked:
         meant = Meant(place.model, MODEL_CATALOG[place.model])
         form, need = advice.profile(meant, place.quantization, shown.entries[place.model], inventory)
-        assert check_fit(place.model, form, need, 8 * GIB, context_tokens=4096).compatible
+        assert check_fit(Criteria(available_bytes=8 * GIB), place.model, form, need).compatible

@@ -36,9 +36,7 @@ ADVISED = recommend(CANDIDATES, Criteria(available_bytes=8 * GIB)).best
 
 def fit(available_gib, **criteria):
     wish = Criteria(available_bytes=int(available_gib * GIB), **criteria)
-    return Fit(
-        check_fit(EIGHT_B.name, "q4", profile_of(EIGHT_B, EIGHT_B.variants[0]), wish.available_bytes), wish, None
-    )
+    return Fit(check_fit(wish, EIGHT_B.name, "q4", profile_of(EIGHT_B, EIGHT_B.variants[0])), wish, None)
 
 
 def facts(**changes):

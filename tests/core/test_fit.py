@@ -8,9 +8,16 @@ from hypothesis import strategies as st
 from memory_cases import contexts, kv_types, profiles, sizes, the_profile
 
 from catalog import MODEL_CATALOG
+from model_core.candidates import Criteria, Machine
 from model_core.fit import Verdict, check_fit, largest_context, verdict
 from model_core.memory import MemoryProfile, memory_need, profile_of
 from model_core.records import GIB
+
+
+def a_wish(available, *, source="probe", total_bytes=None, ram_total_bytes=None, ram_free_bytes=None, **wished):
+    machine = Machine(total_bytes=total_bytes, ram_total_bytes=ram_total_bytes, ram_free_bytes=ram_free_bytes)
+    return Criteria(available_bytes=available, source=source, machine=machine, **wished)
+
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
@@ -97,13 +104,8 @@ def test_a_measurement_below_the_estimate_is_found_though_shorter_contexts_are_e
     ],
 )
 def test_the_check_says_in_figures_what_fits_and_what_would_make_it_fit(available_gib, ram_gib, compatible, words):
-    check = check_fit(
-        "llama3.1:8b-instruct",
-        "q4",
-        the_profile("llama3.1:8b-instruct"),
-        int(available_gib * GIB),
-        ram_free_bytes=None if ram_gib is None else ram_gib * GIB,
-    )
+    wish = a_wish(int(available_gib * GIB), ram_free_bytes=None if ram_gib is None else ram_gib * GIB)
+    check = check_fit(wish, "llama3.1:8b-instruct", "q4", the_profile("llama3.1:8b-instruct"))
 
     assert check.compatible is compatible is check.verdict.runs_on_card
     assert check.margin_bytes == check.available_bytes - check.need.total
@@ -112,8 +114,9 @@ def test_the_check_says_in_figures_what_fits_and_what_would_make_it_fit(availabl
 
 
 def test_the_check_gives_a_guess_as_a_range_and_a_measurement_as_one():
-    guess = check_fit("gemma3:4b", None, the_profile("gemma3:4b"), 8 * GIB)
-    measured = check_fit("mine:latest", "Q5_K_M", MemoryProfile(file_bytes=GIB, measured={4096: 3 * GIB}), 8 * GIB)
+    wish = a_wish(8 * GIB)
+    guess = check_fit(wish, "gemma3:4b", None, the_profile("gemma3:4b"))
+    measured = check_fit(wish, "mine:latest", "Q5_K_M", MemoryProfile(file_bytes=GIB, measured={4096: 3 * GIB}))
 
     assert guess.message.startswith("gemma3:4b needs 4.73 GiB to 5.23 GiB (guessed from the size of its file); 8 GiB")
     assert measured.message.startswith("mine:latest (Q5_K_M) needs 3.45 GiB (measured with a context of 4,096 tokens)")
@@ -124,18 +127,18 @@ def test_the_check_never_names_a_longer_context_as_a_way_to_fit():
     entry = MODEL_CATALOG["llama3.1:8b-instruct"]
     profile = profile_of(entry, entry.variants[0], measured={8192: 3 * GIB})
 
-    assert check_fit(entry.name, "q4", profile, 4 * GIB, context_tokens=4096).fits_with_context is None
+    assert check_fit(a_wish(4 * GIB, context_tokens=4096), entry.name, "q4", profile).fits_with_context is None
 
 
 @given(profile=profiles, available=sizes, context=contexts, ram=st.none() | sizes)
 def test_a_shorter_context_that_the_check_names_really_makes_it_fit(profile, available, context, ram):
-    check = check_fit("m", None, profile, available, context_tokens=context, ram_free_bytes=ram)
+    check = check_fit(a_wish(available, context_tokens=context, ram_free_bytes=ram), "m", None, profile)
 
     if check.fits_with_context is not None:
         assert not check.compatible
         assert check.fits_with_context < context
-        again = check_fit("m", None, profile, available, context_tokens=check.fits_with_context, ram_free_bytes=ram)
-        assert again.compatible
+        shorter = a_wish(available, context_tokens=check.fits_with_context, ram_free_bytes=ram)
+        assert check_fit(shorter, "m", None, profile).compatible
 
 
 # --- what would make it fit ------------------------------------------------------------------------------------------
@@ -153,12 +156,12 @@ def test_a_shorter_context_that_the_check_names_really_makes_it_fit(profile, ava
 def test_each_thing_that_is_named_would_make_it_fit_and_nothing_else_is_named(
     profile, forms, available, context, total, kv_type, parallel
 ):
-    setup = {"context_tokens": context, "kv_type": kv_type, "parallel": parallel}
-    check = check_fit("m", None, profile, available, **setup, other_forms=forms, total_bytes=total)
+    setup = {"context_tokens": context, "kv_type": kv_type, "parallel": parallel, "total_bytes": total}
+    check = check_fit(a_wish(available, **setup), "m", None, profile, forms)
     ways = {(way.code, way.values.get("quantization")): way for way in check.ways}
 
     def fits(profile=profile, available=available, **changes):
-        return check_fit("m", None, profile, available, **{**setup, **changes}).compatible
+        return check_fit(a_wish(available, **{**setup, **changes}), "m", None, profile).compatible
 
     if check.compatible:
         assert ways == {}
@@ -173,19 +176,42 @@ def test_each_thing_that_is_named_would_make_it_fit_and_nothing_else_is_named(
     plain_cache = kv_type == "f16" and check.need.kv_cache is not None
     assert (("smaller_cache", None) in ways) == (plain_cache and fits(kv_type="q8_0"))
     is_hopeless = total is not None and check.need.total > total
-    assert (("smaller_model", None) in ways) == is_hopeless
+    assert (("smaller_model", None) in ways) == (is_hopeless and {way for way, _ in ways} == {"smaller_model"})
     assert (("free_memory", None) in ways) != is_hopeless
-    missing = ways["smaller_model" if is_hopeless else "free_memory", None].values["missing_bytes"]
-    assert fits(available=available + missing) and not fits(available=available + missing - 1)
+    assert ways
+    more = ways.get(("free_memory", None)) or ways.get(("smaller_model", None))
+    if more:
+        missing = more.values["missing_bytes"]
+        assert fits(available=available + missing) and not fits(available=available + missing - 1)
 
 
 def test_each_way_is_a_sentence_with_the_figures_that_it_comes_to():
     entry = MODEL_CATALOG["llama3.1:8b-instruct"]
     q4, q8 = (profile_of(entry, variant) for variant in entry.variants)
 
-    ways = check_fit(entry.name, "q8", q8, 8 * GIB, context_tokens=16_384, other_forms={"q4": q4}).ways
+    ways = check_fit(a_wish(8 * GIB, context_tokens=16_384), entry.name, "q8", q8, {"q4": q4, "q8": q8}).ways
 
     assert [(way.code, way.text) for way in ways] == [
-        ("smaller_form", "Its 4-bit form needs 7.82 GiB, and fits."),
+        ("smaller_form", "Its 4-bit form needs 7.82 GiB, which is tight."),
         ("free_memory", "2.94 GiB more must be free: close other programs that use the card."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "words"),
+    [
+        ({"source": "probe", "total_bytes": 12 * GIB}, "free_memory", "close other programs that use the card"),
+        ({"source": "probe", "total_bytes": 8 * GIB}, "smaller_model", "The card has 8 GiB in all, too little for it"),
+        ({"source": "setting", "total_bytes": 12 * GIB}, "free_memory", "than MODEL_MANAGER_VRAM_GB allows"),
+        ({"source": "caller", "total_bytes": 8 * GIB}, "free_memory", "9.18 GiB more would have to be free."),
+        ({"source": "assumed"}, "free_memory", "9.18 GiB more would have to be free."),
+        ({"source": "processor", "ram_total_bytes": 64 * GIB}, "free_memory", "18.35 GiB more RAM must be free"),
+        ({"source": "processor", "ram_total_bytes": 16 * GIB}, "smaller_model", "Half of this machine's RAM is 8 GiB"),
+    ],
+)
+def test_more_memory_is_named_only_where_there_could_be_as_much(wish, code, words):
+    profile = MemoryProfile(file_bytes=GIB, measured={4096: int(8.74 * GIB)})
+
+    (way,) = check_fit(a_wish(GIB // 100, **wish), "m", None, profile).ways
+
+    assert (way.code, words in way.text) == (code, True), way.text

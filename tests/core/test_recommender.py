@@ -16,7 +16,7 @@ from model_core.errors import NoSuitableModel
 from model_core.explanation import format_download, format_seconds
 from model_core.fit import Verdict, check_fit
 from model_core.memory import MemoryProfile, format_memory
-from model_core.ranking import RULES
+from model_core.ranking import RULES, used_as
 from model_core.recommender import recommend
 from model_core.records import GIB, ModelPurpose
 from model_core.speed import Card, measured
@@ -105,8 +105,9 @@ def test_where_nothing_fits_the_smallest_need_is_named(priority):
 @pytest.mark.parametrize(
     ("criteria", "words"),
     [
-        ({"machine": Machine(total_bytes=8 * GIB)}, "Close other programs that use the memory"),
-        ({"machine": Machine(total_bytes=GIB)}, "This card is too small for any of them"),
+        ({}, "A card with 1.6 GiB free would do; or choose a model by hand and let it lie in RAM"),
+        ({"source": "probe", "machine": Machine(total_bytes=8 * GIB)}, "Close other programs that use the memory"),
+        ({"source": "probe", "machine": Machine(total_bytes=GIB)}, "This card is too small for any of them"),
         ({"source": "processor"}, "Close other programs: half of the RAM"),
         ({"installed_only": True, "candidates": with_one(*ONE_B, installed=True)}, "Leave installed_only out"),
     ],
@@ -127,8 +128,9 @@ def test_where_a_shorter_context_would_help_it_is_named_and_helps():
     with pytest.raises(NoSuitableModel) as error:
         ask(8, "balanced", context_tokens=131_072)
 
-    assert error.value.would_fit[0]["model"] == "llama3.1:8b-instruct"
-    assert "With a context of 16,384 tokens llama3.1:8b-instruct (4-bit) would fit" in str(error.value)
+    assert [hope["context_tokens"] for hope in error.value.would_fit] == [65_536, 65_536, 32_768, 16_384, 16_384]
+    assert "With a context of 65,536 tokens llama3.2:1b-instruct (4-bit) would lie on the card." in error.value.remedy
+    assert "With an 8-bit cache llama3.2:1b-instruct (4-bit) would do as it is asked for" in error.value.remedy
     for hope in error.value.would_fit:
         again = ask(8, "balanced", context_tokens=hope["context_tokens"])
         place = next(p for p in again.ranked if (p.model, p.quantization) == (hope["model"], hope["quantization"]))
@@ -281,6 +283,62 @@ def test_after_twenty_failures_something_else_is_said_and_why():
     )
     assert names(answer)[-1] == (before.model, before.quantization)
     assert "unreliable" in codes(answer.ranked[-1])
+
+
+@pytest.mark.parametrize("priority", ["balanced", "quality"])
+def test_another_form_of_what_failed_is_nothing_else_until_it_has_worked(priority):
+    """On a card that holds the 8-bit form as well, it would be the same model again, larger and slower."""
+    failed = with_one("llama3.1:8b-instruct", "q4", failure_count=20)
+    proved = with_one("llama3.1:8b-instruct", "q8", failed, success_count=1)
+
+    answer = ask(12, priority, failed)
+    other = next(one for one in answer.ranked if (one.model, one.quantization) == ("llama3.1:8b-instruct", "q8"))
+
+    assert answer.best.model == "llama3.2:3b-instruct"
+    assert reason(other, "unreliable_form").text.startswith("Its 4-bit form failed here 20 of 20 times, and this one")
+    assert reason(other, "behind").text.endswith("its 4-bit form failed here 20 of 20 times.")
+    assert names(ask(12, priority, proved))[0] == ("llama3.1:8b-instruct", "q8")
+
+
+def test_a_model_passed_over_is_not_said_to_be_missing():
+    """What is nearest to the wish is there, though it failed."""
+    answer = ask(8, "quality", with_one("llama3.1:8b-instruct", "q4", failure_count=20))
+
+    assert reason(answer.best, "other_purpose").text == "Made for speed, not for quality."
+
+
+# --- as it is used here ----------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_used_with_more_context_is_counted_with_that():
+    answer = ask(8, candidates=with_one("llama3.1:8b-instruct", context_tokens=32_768))
+
+    assert answer.best.model == "llama3.2:3b-instruct"
+    left = not_chosen(answer, "llama3.1:8b-instruct")
+    assert "with a context of 32,768 tokens" in left.reason.text
+    assert any(way.code == "shorter_context" for way in left.ways)
+
+
+def test_the_context_that_a_model_is_used_with_is_told():
+    used = with_one("llama3.1:8b-instruct", context_tokens=8192)
+    answer = ask(8, candidates=used)
+
+    assert answer.best.need.context_tokens == 8192
+    assert "with a context of 8,192 tokens" in reason(answer.best, "fits").text
+    assert reason(answer.best, "own_context").values == {"context_tokens": 8192, "asked_context_tokens": 4096}
+    assert "own_context" not in codes(ask(16, context_tokens=16_384, candidates=used).best)
+
+
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        ({"kv_type": "q8_0"}, "OLLAMA_FLASH_ATTENTION=1 and OLLAMA_KV_CACHE_TYPE=q8_0."),
+        ({"parallel": 2}, "OLLAMA_NUM_PARALLEL=2."),
+    ],
+)
+def test_how_ollama_must_be_started_for_it_to_hold_is_said(setup, words):
+    assert reason(ask(8, **setup).best, "setup").text.endswith(words)
+    assert "setup" not in codes(ask(8).best)
 
 
 @pytest.mark.parametrize(("failures", "still_first"), [(1, True), (2, True), (3, False)])
@@ -440,7 +498,7 @@ def test_every_other_place_says_what_puts_it_behind_the_first():
     behind = {(place.model, place.quantization): reason(place, "behind") for place in others}
     assert "behind" not in codes(first)
     assert behind["llama3.2:3b-instruct", "q4"].text == (
-        "Stands behind llama3.1:8b-instruct (4-bit): it is made for speed."
+        "Stands behind llama3.1:8b-instruct (4-bit): this one is made for speed."
     )
     assert {found.values["rule"] for found in behind.values()} <= {rule.name for rule in RULES}
 
@@ -550,7 +608,7 @@ def test_the_smaller_form_of_a_model_is_named_as_a_way():
 
 
 def test_what_no_card_of_this_size_holds_is_not_promised_for_closing_a_program():
-    answer = ask(8, machine=Machine(total_bytes=8 * GIB))
+    answer = ask(8, source="probe", machine=Machine(total_bytes=8 * GIB))
 
     assert [way.code for way in not_chosen(answer, "llama3.1:70b-instruct").ways] == ["smaller_model"]
 
@@ -580,7 +638,7 @@ def test_of_many_that_were_not_chosen_the_nearest_are_told():
 
     answer = ask(8, candidates=[small("m"), *large])
 
-    assert len(answer.not_chosen) == 10
+    assert (len(answer.not_chosen), answer.not_chosen_count) == (10, 60)
     needs = [one.need_bytes for one in answer.not_chosen]
     assert needs == sorted(needs)
 
@@ -620,6 +678,7 @@ candidate_lists = st.lists(
         score_count=st.integers(0, 50),
         seen_speed=st.none() | st.floats(0.01, 500).map(seen),
         gpu_share=st.none() | st.floats(0, 1),
+        context_tokens=st.none() | st.integers(1, 140_000),
     ),
     max_size=12,
     unique_by=lambda candidate: (candidate.name, candidate.quantization),
@@ -668,15 +727,7 @@ def test_every_recommended_model_passes_the_check_and_the_wish(candidates, crite
 
     for place in answer.ranked:
         candidate = by_name[place.model, place.quantization]
-        check = check_fit(
-            place.model,
-            place.quantization,
-            candidate.memory,
-            criteria.available_bytes,
-            context_tokens=criteria.context_tokens,
-            kv_type=criteria.kv_type,
-            parallel=criteria.parallel,
-        )
+        check = check_fit(used_as(candidate, criteria), place.model, place.quantization, candidate.memory)
         assert check.compatible
         assert (check.verdict, check.need, check.margin_bytes) == (place.verdict, place.need, place.margin_bytes)
         assert candidate.published or candidate.installed
@@ -694,9 +745,9 @@ def test_an_empty_answer_means_that_nothing_allowed_fits(candidates, criteria):
     smallest = facts["smallest_need_bytes"]
     assert smallest is None or smallest > criteria.available_bytes
     for hope in facts["would_fit"]:
-        assert hope["context_tokens"] < criteria.context_tokens
         shorter = criteria.model_copy(update={"context_tokens": hope["context_tokens"]})
-        places = {(place.model, place.quantization): place for place in recommend(candidates, shorter).ranked}
+        reloaded = [replace(candidate, context_tokens=None) for candidate in candidates]
+        places = {(place.model, place.quantization): place for place in recommend(reloaded, shorter).ranked}
         assert places[hope["model"], hope["quantization"]].need.total == hope["need_bytes"]
 
 
@@ -760,6 +811,12 @@ def test_the_reasons_say_nothing_but_what_the_answer_holds(candidates, criteria)
                 assert format_download(place.download_bytes) in download.text
 
         assert ("unreliable" in found) != ("proven" in found or "unproven" in found)
+        if "unreliable_form" in found:
+            assert candidate.success_count == 0
+            values = found["unreliable_form"].values
+            form = by_name[place.model, values["quantization"]]
+            assert (form.failure_count, form.use_count) == (values["failure_count"], values["use_count"])
+            assert not form.reliable
         if "proven" in found:
             assert found["proven"].values["success_count"] == candidate.success_count
             assert f"{candidate.success_count} of {candidate.use_count} times" in found["proven"].text
@@ -771,5 +828,9 @@ def test_the_reasons_say_nothing_but_what_the_answer_holds(candidates, criteria)
             assert answer.best.installed and answer.best.purpose is place.purpose
         if "passed_over" in found:
             assert index == 0
+        if "own_context" in found:
+            assert (
+                place.need.context_tokens <= found["own_context"].values["context_tokens"] == candidate.context_tokens
+            )
         if "nearest_purpose" in found:
             assert criteria.priority.value not in [p.purpose.value for p in answer.ranked]
