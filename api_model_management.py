@@ -346,11 +346,8 @@ class ModelApi:
             seed=asked.seed,
         )
         headers = {"Location": url_for(".show_benchmark", benchmark_id=job.id), "Retry-After": "1"}
-        measured, answers = (
-            _counted(len(job.models), "model is", "models are"),
-            _counted(job.total, "answer", "answers"),
-        )
-        told = f"{measured} being measured: {answers}."
+        measured, answers = _counted(len(job.models), "model", "models"), _counted(job.total, "answer", "answers")
+        told = f"{measured} to measure, {answers}: one benchmark runs at a time."
         return self._answer({"message": told, "benchmark": job}, 202, headers)
 
     def list_benchmarks(self) -> Response:

@@ -18,7 +18,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from model_core.explanation import format_download, format_speed
-from model_core.memory import format_memory
+from model_core.memory import format_memory, label
+from model_core.records import GIB
 from model_core.speed import Speed
 from rest_client import UNDER_WAY
 
@@ -29,6 +30,9 @@ BAR_WIDTHS = (10, 40)
 UNBOUNDED_WIDTH = 1000
 PHASE_AGE_FROM_S = 10.0
 TOO_LARGE_SHOWN = 2
+# Reasons that a table of alternatives must not leave out.
+DOUBTS = ("unreliable", "unreliable_form", "partly_in_ram")
+BENCHMARK_OVER = ("completed", "cancelled", "failed")
 DAYS_SHOWN = 7
 
 # What could move the cursor or hide text. Names and messages come from other machines.
@@ -121,6 +125,8 @@ class Display:
         """Show what is current now, and what was before."""
         before = answer["previous"]
         self._say(answer["message"] + (f" Before: {before}." if before and before != answer["model"] else ""))
+        if answer["loaded"]:
+            self._say(answer["loaded"]["message"])
         for warning in answer["warnings"]:
             self.note(f"Warning: {warning}")
 
@@ -142,7 +148,7 @@ class Display:
             self._say("Nothing is loaded.")
             return
         self._table(
-            ["Model", "On the card", "Memory", "Estimate", "Context", "Until"],
+            ["Model", "On the card", "Memory", "Estimate off by", "Context", "Until"],
             [
                 (
                     model["name"],
@@ -154,7 +160,7 @@ class Display:
                 )
                 for model in answer["models"]
             ],
-            right=("On the card", "Memory", "Estimate", "Context"),
+            right=("On the card", "Memory", "Estimate off by", "Context"),
         )
         for model in answer["models"]:
             self._warn(model["warnings"])
@@ -177,8 +183,8 @@ class Display:
         if now and now["error_percent"] is not None:
             measured, estimate = format_memory(now["measured_bytes"]), format_memory(now["estimate_bytes"])
             self._say(
-                f"It takes {measured}; {estimate} were estimated ({now['error_percent']:+.1f} %). "
-                "What was measured counts from now on."
+                f"With what the card's own software holds it takes {measured}; {estimate} were estimated "
+                f"({now['error_percent']:+.1f} %). What was measured counts from now on."
             )
         self._warn(answer["warnings"])
 
@@ -302,13 +308,13 @@ class Display:
         """Yield what becomes of a benchmark and show it, as a download is shown."""
         return self.shown_meanwhile(steps, MEASURING)
 
-    def benchmark(self, answer: Json) -> None:
-        """Show what a benchmark has found: a row for each model, ranges below the figures."""
+    def benchmark(self, answer: Json, *, answers: bool = False) -> None:
+        """Show what a benchmark has found: a row for each model, ranges below the figures; answers: these, too."""
         job = answer["benchmark"]
-        answers = f"{_times(len(job['prompts']), 'prompt')}, {_times(job['runs'], 'run')}"
+        asked = f"{_times(len(job['prompts']), 'prompt')}, {_times(job['runs'], 'run')}"
         photos = f", {_times(len(job['photos']), 'photo')}" if job["photos"] else ""
         where = f", on {job['gpu']}" if job["gpu"] else ""
-        self._say(f"Benchmark {job['id']}, {job['state']}: {answers}{photos}{where}.")
+        self._say(f"Benchmark {job['id']}, {job['state']}: {asked}{photos}{where}.")
         if job["state"] != "completed":
             self._say(f"{job['message'] or job['phase']} ({_answers(job)})")
         self.console.print(_results(job["summary"]))
@@ -316,8 +322,26 @@ class Display:
             self._say("Measured on a simulated Ollama: no figure is real.")
         for line in filter(None, map(_exception, job["summary"])):
             self._say(f"- {line}")
-        self._differences(job["differences"])
-        self.note(f"Every single answer: {self._program} --json benchmarks show {job['id']}")
+        # To load a model more often takes more than more runs.
+        judged = {name: one for name, one in job["differences"].items() if name != "load_seconds" or one["winner"]}
+        self._differences(judged)
+        if any(judgement["word"] == "too_few" for judgement in judged.values()):
+            self._say("More --runs would tell.")
+        if answers:
+            self._answers(job)
+        elif job["state"] == "interrupted":
+            self._say(f"Go on from there: {self._program} benchmarks resume {job['id']}")
+        elif job["state"] in BENCHMARK_OVER:
+            self.note(f"What was answered: {self._program} benchmarks show {job['id']} --answers")
+
+    def _answers(self, job: Json) -> None:
+        for number, prompt in enumerate(job["prompts"]):
+            self._say("")
+            self._say(f"Prompt {number + 1}: {prompt}")
+            for result in job["results"]:
+                if result["prompt"] == number and result["answer"] is not None:
+                    photo = "" if result["photo"] is None else f", photo {result['photo'] + 1}"
+                    self._say(f"\n{result['model']}{photo}:\n{result['answer']}")
 
     def benchmarks(self, answer: Json) -> None:
         """Show every benchmark that is kept."""
@@ -372,9 +396,13 @@ class Display:
                 ],
                 right=("Memory", "To download"),
             )
+        for other in answer["alternatives"]:
+            for reason in other["reasons"]:
+                if reason["code"] in DOUBTS:
+                    self._say(f"- {label(other['model'], other['quantization'])}: {reason['text']}")
         too_large = [one for one in answer["not_chosen"] if one["verdict"]]
         for one in too_large[:TOO_LARGE_SHOWN]:
-            self._say(f"Too large: {one['reason']['text']}")
+            self._say(f"Does not fit: {one['reason']['text']}")
         # Four bits are what is taken when nothing is said.
         chosen = f" --quantization {form}" if form and form != "q4" else ""
         self.note(f"Next: {self._program} {'switch' if answer['installed'] else 'download'} {name}{chosen}")
@@ -481,7 +509,7 @@ class Display:
         task: str | None = None,
     ) -> None:
         """Show what was recorded."""
-        told = ["a failure" if failed else "a success", _seconds(seconds)]
+        told = ["a failure" if failed else "a success", _seconds(seconds) if seconds else "without a time"]
         told += [] if tokens is None else [f"{tokens:,} tokens"]
         told += [] if quality is None else [f"quality {quality:g}"]
         told += [] if task is None else [f"for {task}"]
@@ -511,7 +539,7 @@ class Display:
         if disk:
             self._say(f"Disk for models: {_bytes(disk['free_bytes'])} free at {disk['path']}.")
         found = answer["available"]
-        self._say(f"Advice counts on {format_memory(found['available_bytes'])} ({found['source']}).")
+        self._say(f"Advice counts on {format_memory(found['available_bytes'])}: {_COUNTED[found['source']]}.")
 
     def doctor(self, answer: Json) -> None:
         """Show what is well, and what to do where it is not."""
@@ -533,7 +561,8 @@ class Display:
     def health(self, answer: Json) -> None:
         """Show how each part is."""
         for name, part in answer["parts"].items():
-            self._say(f"{name.replace('_', ' ')}: {part['problem'] or 'well'}")
+            well = "none is selected" if name == "current_model" and not part["model"] else "well"
+            self._say(f"{name.replace('_', ' ')}: {part['problem'] or well}")
         self._say(f"The document is {answer['parts']['store']['path']}.")
 
     # --- the same for all --------------------------------------------------------------------------------------------
@@ -628,7 +657,8 @@ def _ranged(figures: Json | None, digits: int, unit: str = "") -> str:
 def _in_memory(found: Json) -> str:
     if found["size_bytes"] is None:
         return NOTHING
-    share, size = found["gpu_share"], f"{found['size_bytes'] / 2**30:.1f} GiB"
+    share, size_bytes = found["gpu_share"], found["size_bytes"]
+    size = f"{size_bytes / GIB:.1f} GiB" if size_bytes >= GIB else format_memory(size_bytes)
     if share is None:
         return size
     return f"{size}\n" + ("on card" if share >= 1 else "in RAM" if share <= 0 else f"{100 * share:.0f} % card")
@@ -893,4 +923,12 @@ _WON = {
     "first_token_seconds": "First word soonest",
     "answer_seconds": "Soonest done",
     "load_seconds": "Loaded soonest",
+}
+# What advice counts on, by who says so.
+_COUNTED = {
+    "caller": "as was asked",
+    "probe": "what is free, and what the loaded models would make free",
+    "setting": "MODEL_MANAGER_VRAM_GB allows no more",
+    "processor": "half of the RAM that is free, as there is no card",
+    "assumed": "a guess, as the card is not known",
 }

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -25,7 +26,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    sys.exit(
+        f"{sys.executable} lacks what this needs. Set it up with: python start.py --help\n"
+        "Then use the Python of .venv: .venv/bin/python, on Windows .venv\\Scripts\\python."
+    )
 
 # rich, requests, Flask and ours are imported by the first command that needs them: --help must not wait for them.
 if TYPE_CHECKING:
@@ -63,6 +70,9 @@ LOOK_S = 3.0
 
 PURPOSES = ("speed", "balanced", "quality", "specialized")
 PRIORITIES = ("speed", "balanced", "quality")
+# Where a model is missing for one of these, fetching it is the next step.
+NEED_A_MODEL = ("switch", "load", "benchmark")
+KV_TYPES = ("f16", "q8_0", "q4_0")
 METRICS = ("success_rate", "inference_time", "tokens_per_second", "quality_score", "usage_count")
 
 
@@ -110,7 +120,7 @@ class Terminal:
     def program(self) -> str:
         """How this program was called, up to the command: what a person may type again."""
         script = sys.argv[0]
-        words = ["python", script] if script.endswith(".py") else [Path(script).stem]
+        words = [_interpreter(), script] if script.endswith(".py") else [Path(script).stem]
         if self.url is not None:
             words += ["--url", self.url]
         if self.file is not None:
@@ -128,8 +138,8 @@ class Terminal:
         self.display.note_ollama(clean)
         draw(self.display, clean)
 
-    def explain(self, problem: Problem) -> int:
-        """Write what went wrong, and return the exit code for it."""
+    def explain(self, problem: Problem, command: str | None) -> int:
+        """Write what went wrong in a command, and return the exit code for it."""
         from cli_display import printable
 
         if self.as_json:
@@ -140,8 +150,22 @@ class Terminal:
         if problem.code == "internal_error" and self.url is None and not self.verbose:
             remedy = "Run it again with --verbose to see the log."
         lines = [problem.body.get("error") or str(problem), *([remedy] if remedy else [])]
+        if problem.code == "model_not_installed" and command in NEED_A_MODEL:
+            form = problem.body.get("quantization")
+            chosen = f" --quantization {form}" if form else ""
+            lines.append(f"Next: {self.program} download {problem.body['model']}{chosen}")
         click.echo(printable("\n".join(lines)), err=True)
         return EXIT_CODES.get(problem.code, REFUSED)
+
+
+def _interpreter() -> str:
+    """Return this Python as a person would type it: the one of .venv where that is not the usual one."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    try:
+        return str(Path(sys.executable).relative_to(Path.cwd()))
+    except ValueError:
+        return "python"
 
 
 def _in_process(file: Path | None) -> RestClient:
@@ -183,7 +207,7 @@ class Commands(click.Group):
                 error = problem("interrupted", "Interrupted", "Interrupted.", "")
             if not isinstance(error, Problem):
                 raise
-            ctx.exit(ctx.obj.explain(error))
+            ctx.exit(ctx.obj.explain(error, ctx.invoked_subcommand))
 
 
 def model_name(text: str) -> str:
@@ -659,7 +683,9 @@ def benchmark(
     Example: junmai-models benchmark gemma3:4b qwen2.5vl:7b --photo wedding.jpg --csv wedding.csv
     """
     asked = [*prompts, *map(_read_text, files)]
-    answer = here.service.start_benchmark(names, asked or None, [_read(path, "--photo") for path in photos], runs)
+    if table is not None:
+        _check_place(table)
+    answer = here.service.start_benchmark(names, asked or None, [_photo(path) for path in photos], runs)
     if not here.as_json:
         here.display.warnings(answer["benchmark"])
     _measured(here, answer, table)
@@ -670,6 +696,15 @@ def _read(path: Path, option: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise click.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint=option) from None
+
+
+def _photo(path: Path) -> bytes:
+    from model_core.benchmarks import media_type
+
+    photo = _read(path, "--photo")
+    if media_type(photo) is None:
+        raise click.BadParameter(f"{path} is no JPEG, PNG or WebP file. Export it as JPEG.", param_hint="--photo")
+    return photo
 
 
 def _read_text(path: Path) -> str:
@@ -689,15 +724,15 @@ def _measured(here: Terminal, answer: Json, table: Path | None = None) -> None:
         for job in steps:  # noqa: B007 - the last one is what counts
             pass
     except KeyboardInterrupt:
-        raise _left_measuring(here, job) from None
+        raise _left_measuring(here, job, table) from None
     if job["state"] != "completed":
-        raise _not_measured(here, job)
+        raise _not_measured(here, job, table)
+    here.show({**answer, "message": "The benchmark is done.", "benchmark": job}, lambda to, it: to.benchmark(it))
     if table is not None:
         _save(table, here.service.benchmark_table(job["id"]))
-    here.show({**answer, "message": "The benchmark is done.", "benchmark": job}, lambda to, it: to.benchmark(it))
 
 
-def _left_measuring(here: Terminal, job: Json) -> Problem:
+def _left_measuring(here: Terminal, job: Json, table: Path | None) -> Problem:
     """Stop watching, and say what becomes of the benchmark: who works on it decides."""
     from rest_client import UNDER_WAY, problem
 
@@ -715,27 +750,28 @@ def _left_measuring(here: Terminal, job: Json) -> Problem:
             f"Cancel it: {here.program} benchmarks cancel {job['id']}"
         )
     else:
-        happened, remedy = _so_far(job), _how_to_go_on(here, job)
+        happened, remedy = _so_far(job), _how_to_go_on(here, job, table)
     return problem("interrupted", "Interrupted", happened, remedy, benchmark=job)
 
 
-def _not_measured(here: Terminal, job: Json) -> Problem:
+def _not_measured(here: Terminal, job: Json, table: Path | None) -> Problem:
     from rest_client import Problem, problem
 
     if job["error"]:
         return Problem({"success": False, **job["error"], "benchmark": job})
-    happened = " ".join(filter(None, (_so_far(job), job["message"])))
-    return problem("benchmark_failed", "Benchmark failed", happened, _how_to_go_on(here, job), benchmark=job)
+    happened = f"Benchmark {job['id']}: {job['message']}" if job["message"] else _so_far(job)
+    return problem("benchmark_failed", "Benchmark failed", happened, _how_to_go_on(here, job, table), benchmark=job)
 
 
 def _so_far(job: Json) -> str:
     return f"Benchmark {job['id']} is {job['state']}; {job['done']} of {job['total']} answers are kept."
 
 
-def _how_to_go_on(here: Terminal, job: Json) -> str:
+def _how_to_go_on(here: Terminal, job: Json, table: Path | None) -> str:
+    wish = "" if table is None else f" --csv {shlex.quote(str(table))}"
     if job["state"] == "interrupted":
-        return f"Go on from there: {here.program} benchmarks resume {job['id']}"
-    return f"What was found: {here.program} benchmarks show {job['id']}"
+        return f"Go on from there: {here.program} benchmarks resume {job['id']}{wish}"
+    return f"What was found: {here.program} benchmarks show {job['id']}{wish}"
 
 
 @commands.group(invoke_without_command=True)
@@ -756,17 +792,17 @@ def benchmarks(ctx: click.Context) -> None:
 @benchmarks.command("show")
 @click.argument("which", metavar="BENCHMARK", type=model_name)
 @click.option("--csv", "table", type=_A_FILE, help="Write every single answer's figures to this file, too.")
+@click.option("--answers", is_flag=True, help="Show what the models have answered, too.")
 @click.pass_obj
-def show_benchmark(here: Terminal, which: str, table: Path | None) -> None:
+def show_benchmark(here: Terminal, which: str, table: Path | None, answers: bool) -> None:
     """Show what a benchmark has found, or how far it is.
 
     \b
-    Example: junmai-models benchmarks show 4f2a90c1d7be
+    Example: junmai-models benchmarks show 4f2a90c1d7be --answers
     """
-    answer = here.service.benchmark(which)
+    here.show(here.service.benchmark(which), lambda to, shown: to.benchmark(shown, answers=answers))
     if table is not None:
         _save(table, here.service.benchmark_table(which))
-    here.show(answer, lambda to, shown: to.benchmark(shown))
 
 
 @benchmarks.command("cancel")
@@ -783,14 +819,17 @@ def cancel_benchmark(here: Terminal, which: str) -> None:
 
 @benchmarks.command("resume")
 @click.argument("which", metavar="BENCHMARK", type=model_name)
+@click.option("--csv", "table", type=_A_FILE, help="Write every single answer's figures to this file, too.")
 @click.pass_obj
-def resume_benchmark(here: Terminal, which: str) -> None:
+def resume_benchmark(here: Terminal, which: str, table: Path | None) -> None:
     """Go on with a benchmark that was interrupted, and wait for its end.
 
     \b
     Example: junmai-models benchmarks resume 4f2a90c1d7be
     """
-    _measured(here, here.service.resume_benchmark(which))
+    if table is not None:
+        _check_place(table)
+    _measured(here, here.service.resume_benchmark(which), table)
 
 
 @benchmarks.command("forget")
@@ -815,6 +854,7 @@ def forget_benchmark(here: Terminal, which: str) -> None:
 @click.option("--vram", type=float, metavar="GB", help="Memory that is free on the card; the settings know it, too.")
 @click.option("--priority", type=click.Choice(PRIORITIES), help="What matters most; balanced when left out.")
 @click.option("--context", type=int, metavar="TOKENS", help="How much a prompt and its answer may hold together.")
+@click.option("--kv-type", type=click.Choice(KV_TYPES), help="The cache that Ollama is set up with; f16 if it is not.")
 @click.option("--needs", multiple=True, metavar="ABILITY", help="What it must be able to do, such as vision.")
 @click.option("--installed", is_flag=True, help="Only what is installed.")
 @click.pass_obj
@@ -826,6 +866,7 @@ def recommend(
     priority: str | None,
     context: int | None,
     needs: tuple[str, ...],
+    kv_type: str | None,
     installed: bool,
 ) -> None:
     """Name the model that suits this card best, and why.
@@ -846,6 +887,7 @@ def recommend(
         context_tokens=context,
         needs=needs,
         installed_only=True if installed else None,
+        kv_type=kv_type,
     )
     here.show(answer, lambda to, shown: to.recommendation(shown))
 
@@ -855,8 +897,16 @@ def recommend(
 @click.option("--vram", type=float, metavar="GB", help="Memory that is free on the card; the settings know it, too.")
 @click.option("--quantization", metavar="FORM", help="Which form of it, such as q4 or q8.")
 @click.option("--context", type=int, metavar="TOKENS", help="How much a prompt and its answer may hold together.")
+@click.option("--kv-type", type=click.Choice(KV_TYPES), help="The cache that Ollama is set up with; f16 if it is not.")
 @click.pass_obj
-def check(here: Terminal, name: str, vram: float | None, quantization: str | None, context: int | None) -> None:
+def check(
+    here: Terminal,
+    name: str,
+    vram: float | None,
+    quantization: str | None,
+    context: int | None,
+    kv_type: str | None,
+) -> None:
     """Say whether a model fits on the card as a whole.
 
     The exit code is 0 also where it does not: the question was answered.
@@ -865,7 +915,7 @@ def check(here: Terminal, name: str, vram: float | None, quantization: str | Non
     Example: junmai-models check llama3.1:8b-instruct --vram 8
     """
     _look_at_the_machine(here, vram)
-    here.show(here.service.check(name, vram, quantization, context), lambda to, shown: to.check(shown))
+    here.show(here.service.check(name, vram, quantization, context, kv_type), lambda to, shown: to.check(shown))
 
 
 def _look_at_the_machine(here: Terminal, vram: float | None) -> None:
@@ -972,6 +1022,16 @@ def export(here: Terminal, path: str) -> None:
     here.show(answer, lambda to, shown: to.done(shown["message"]))
 
 
+def _check_place(path: Path) -> None:
+    """Refuse a place where no file can be, before work is done whose result is to stand there."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise _refused(f"{path} cannot be written: {error.strerror}.", "Choose another place.") from error
+
+
 def _save(path: Path, content: bytes) -> None:
     try:
         _write_whole(path, content)
@@ -1059,6 +1119,12 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         commands()
+    except ModuleNotFoundError as error:
+        # Some other Python that has click, but not all the rest.
+        click.echo(
+            f"{sys.executable} lacks {error.name}. Use the Python of .venv; python start.py sets it up.", err=True
+        )
+        sys.exit(REFUSED)
     except OSError as error:  # such as a full disk under stdout; a pipe whose reader has gone ends within click
         click.echo(f"This broke off: {error}.", err=True)
         # What is left of it would be tried again at the very end, and complain there.

@@ -395,7 +395,10 @@ class ModelManager:
                 self._check_answers(meant.name, picture.inventory.get(meant.name))
             check = self._fit_now(picture, meant.name, quantization).check
             if require_fit and not check.compatible:
-                raise InsufficientVram(meant.name, check.need.total, check.available_bytes)
+                ways = [way.text for way in check.ways]
+                raise InsufficientVram(
+                    meant.name, check.need.total, check.available_bytes, check.need.context_tokens, ways
+                )
             if meant.entry:
                 seen, copied = self._made_to_answer(picture, meant, quantization, seen)
             after = self._change(lambda before: with_selected(with_seen(before, seen, copied), meant.name))
@@ -450,13 +453,19 @@ class ModelManager:
         with self._undisturbed():
             meant, digest = self._loadable(name)
             if context_tokens is not None:
-                self._change(lambda document: with_context(document, meant.name, context_tokens, MODEL_CATALOG))
+                self._use_with(meant.name, context_tokens)
         context = context_tokens or self.context_of(meant.name)
         done = self._machine.runners.load(meant.name, digest, context, keep_alive, on_phase)
         self._machine.has_changed()
+        if context_tokens and done.runner and (done.runner.context_tokens or context) < context:
+            self._use_with(meant.name, done.runner.context_tokens or context)  # it cannot read more
         picture = self._pictures.counted(self._machine.runners.look(), {digest: done.seconds})
         now = picture.running(done.runner, self._machine.has_card()) if done.runner else None
-        return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now)
+        is_new = context_tokens is not None
+        return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now, is_new_context=is_new)
+
+    def _use_with(self, name: str, context_tokens: int) -> None:
+        self._change(lambda document: with_context(document, name, context_tokens, MODEL_CATALOG))
 
     def unload_model(self, name: str) -> Unloaded:
         """Take a model out of memory, whichever of its names it was loaded under, and wait until it has gone.
@@ -932,19 +941,22 @@ class ModelManager:
 
         events  what POST /usage takes, such as {"model": "llama3.2:1b-instruct", "inference_time": 1.4, "tokens": 90}
 
-        Raises what record_usage raises; InvalidRequest names the field with its place, such as 3.tokens.
+        Raises InvalidRequest and ModelNotFound, which name the field with its place, such as 3.tokens; StoreError.
         """
         at = _now()
-        return self._record([_checked_event(place, event, at) for place, event in enumerate(events)])
+        return self._record([_checked_event(place, event, at) for place, event in enumerate(events)], is_list=True)
 
-    def _record(self, events: Sequence[tuple[Any, Event]]) -> int:
+    def _record(self, events: Sequence[tuple[Any, Event]], *, is_list: bool = False) -> int:
         known = self.store.read().models
         # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
         if all(isinstance(name, str) and name in known for name, _ in events):
             self._change(lambda document: with_events(document, events, MODEL_CATALOG))
         else:
             picture, seen = self._pictures.look()
-            found = [(_known_name(picture, name), event) for name, event in events]
+            found = [
+                (_known_name(picture, name, place if is_list else None), event)
+                for place, (name, event) in enumerate(events)
+            ]
             # With what Ollama holds comes the digest that the figures of a model not yet on record belong to.
             self._change(lambda document: with_events(with_seen(document, seen), found, MODEL_CATALOG))
         return len(events)
@@ -1307,10 +1319,14 @@ def _photo(photo: bytes | str | PathLike[str], number: int) -> bytes:
         raise InvalidRequest(f"photos.{number}", f"cannot be read ({why})") from error
 
 
-def _known_name(picture: Picture, name: Any) -> str:
-    if not isinstance(name, str):
-        raise InvalidRequest("model", "must be the name of a model")
-    return picture.known(name).name
+def _known_name(picture: Picture, name: Any, place: int | None = None) -> str:
+    """Return what a name means; place is where it stands in a list, and then each error names it."""
+    try:
+        if not isinstance(name, str):
+            raise InvalidRequest("model", "must be the name of a model")
+        return picture.known(name).name
+    except (InvalidRequest, ModelNotFound) as error:
+        raise (error if place is None else error.within(str(place))) from None
 
 
 def _checked_event(place: int, told: Mapping[str, Any], at: str) -> tuple[Any, Event]:

@@ -422,6 +422,7 @@ class RestClient:
         context_tokens: int | None = None,
         needs: Iterable[str] = (),
         installed_only: bool | None = None,
+        kv_type: str | None = None,
     ) -> Json:
         """The model that suits best, and the others."""
         return self._post(
@@ -431,6 +432,7 @@ class RestClient:
             context_tokens=context_tokens,
             needs=list(needs),
             installed_only=installed_only,
+            kv_type=kv_type,
         )
 
     def check(
@@ -439,6 +441,7 @@ class RestClient:
         available_vram_gb: float | None = None,
         quantization: str | None = None,
         context_tokens: int | None = None,
+        kv_type: str | None = None,
     ) -> Json:
         """Whether a model lies on the card as a whole."""
         return self._post(
@@ -447,6 +450,7 @@ class RestClient:
             available_vram_gb=available_vram_gb,
             quantization=quantization,
             context_tokens=context_tokens,
+            kv_type=kv_type,
         )
 
     def hardware(self, wait_s: float = 0.0) -> Json:

@@ -122,10 +122,11 @@ def _summary(job: Benchmark, name: str, values: Mapping[str, Iterable[float]]) -
         size_vram_bytes=held.size_vram_bytes if held else None,
         gpu_share=held.gpu_share if held else None,
     )
-    return summary.model_copy(update={"words": _words(summary, [one for one in job.loads if one.model == name])})
+    loads, errors = [one for one in job.loads if one.model == name], [one.error for one in results if one.error]
+    return summary.model_copy(update={"words": _words(summary, loads, errors)})
 
 
-def _words(summary: ModelSummary, loads: Sequence[Load]) -> str:
+def _words(summary: ModelSummary, loads: Sequence[Load], errors: Sequence[str]) -> str:
     said = []
     if rate := summary.tokens_per_second:
         between = f" ({rate.min:.1f} to {rate.max:.1f})" if rate.count > 1 else ""
@@ -141,6 +142,8 @@ def _words(summary: ModelSummary, loads: Sequence[Load]) -> str:
     sentences = ["; ".join(said) + "."] if said else []
     if summary.failures:
         sentences.append(f"{summary.failures} of {summary.runs} answers failed.")
+    if errors and not summary.given_up:
+        sentences.append(f"The last one: {errors[-1]}")
     if summary.given_up:
         sentences.append(f"Given up: {summary.given_up.rstrip('.')}.")
     return " ".join(sentences) or "Nothing was measured yet."

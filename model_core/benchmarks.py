@@ -118,6 +118,12 @@ def check(
     _whole("answer_tokens", answer_tokens, *ANSWER_TOKENS)
     _whole("seed", seed, 0, 2**31 - 1)
     advice.check_context(context_tokens)
+    if context_tokens <= answer_tokens:
+        raise InvalidRequest(
+            "context_tokens",
+            f"must be more than the {answer_tokens:,} that an answer may have",
+            "A prompt needs room, too.",
+        )
     answers = len(asked_of) * len(asked) * max(1, len(photos)) * runs
     if answers > MOST_ANSWERS:
         raise InvalidRequest(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
 
-from model_core.memory import DEFAULT_CONTEXT_TOKENS, KvType, MemoryProfile, profile_of
+from model_core.memory import DEFAULT_CONTEXT_TOKENS, KvType, MemoryProfile, bits_of, profile_of
 from model_core.records import CatalogEntry, ModelPurpose, Record, Variant
 from model_core.speed import Card, Speed
 
@@ -121,8 +120,8 @@ class Candidate:
     @cached_property
     def bits(self) -> int:
         """The bits a weight takes, read from the quantization's name; a high number where it does not tell."""
-        found = re.search(r"\d+", self.quantization or "")
-        return int(found[0]) if found else _UNKNOWN_BITS
+        bits = bits_of(self.quantization)
+        return _UNKNOWN_BITS if bits is None else bits
 
     @property
     def use_count(self) -> int:

@@ -171,12 +171,19 @@ class ModelNotFound(ModelManagerError):
 
     code, title = "model_not_found", "Model not found"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, alike: Sequence[str] = ()) -> None:
+        meant = f"Did you mean {' or '.join(alike)}? " if alike else ""
         super().__init__(
             f"There is no model {model} in the catalogue, and Ollama has none of that name.",
-            "The list of models shows every name; a model of Ollama's library can be downloaded by its full name.",
+            f"{meant}The list shows every name; a model of Ollama's library can be downloaded by its full name.",
             model=model,
+            alike=list(alike),
         )
+
+    def within(self, place: str) -> ModelManagerError:
+        """Return the same of a name that stands in a list."""
+        field = f"{place}.model"
+        return _revive(type(self), f"{field}: {self.happened}", self.remedy, {**self.facts, "field": field})
 
 
 class ModelNotPublished(ModelNotFound):
@@ -341,16 +348,25 @@ class InsufficientVram(ModelManagerError):
 
     code, title = "insufficient_vram", "Not enough graphics memory"
 
-    def __init__(self, model: str, need_bytes: int, available_bytes: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        need_bytes: int,
+        available_bytes: int,
+        context_tokens: int | None = None,
+        ways: Sequence[str] = (),
+    ) -> None:
         need, available = f"{need_bytes / 2**30:.1f}", f"{available_bytes / 2**30:.1f}"
         if need == available:
             need, available = f"{need_bytes / 2**30:.3f}", f"{available_bytes / 2**30:.3f}"
+        context = "" if context_tokens is None else f" with a context of {context_tokens:,} tokens"
         super().__init__(
-            f"{model} needs {need} GiB of graphics memory, {available} GiB are available.",
-            "Choose a smaller model or quantization, or leave require_fit out.",
+            f"{model} needs {need} GiB of graphics memory{context}, {available} GiB are available.",
+            " ".join((*(ways or ["Choose a smaller model or quantization."]), "Or do not require that it fits.")),
             model=model,
             need_bytes=need_bytes,
             available_bytes=available_bytes,
+            context_tokens=context_tokens,
         )
 
 

@@ -9,8 +9,8 @@ side by side are compared in their pairs, by the test of Wilcoxon (signed_rank.p
 Rates are compared by the interval of their difference that Newcombe (Statistics in Medicine 17, 1998, p. 873) calls
 method 10, made of two intervals of Wilson (1927): it holds also where all succeeded, or none.
 
-Of more than two, the one that is ahead must be ahead of each other one. The more others, the sooner chance shows one
-such difference, which Holm's procedure (1979) makes up for.
+Of more than two, the one that is ahead must be ahead of each other one of which there is anything to compare. The more
+others, the sooner chance shows one such difference, which Holm's procedure (1979) makes up for.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import comb, erfc, sqrt
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from model_core.records import Record
 from model_core.signed_rank import lean_of
+
+T = TypeVar("T")
 
 ALPHA = 0.05  # a difference is real where chance alone would show as much in 5 of 100 cases or fewer
 LEAST = 5  # values of each; of 4, chance puts all those of one before those of the other in 3 of 100 cases
@@ -77,7 +79,8 @@ def judge(samples: Mapping[str, Values], *, higher_is_better: bool) -> Judgement
     ('1b', 0.0159)
     """
     sizes = {model: sum(values.values()) for model, values in samples.items()}
-    if few := _too_few(sizes, "values", MANN_WHITNEY):
+    samples = _comparable(samples, sizes)
+    if few := _too_few(sizes, "values", MANN_WHITNEY, samples):
         return few
     share = {
         (one, other): _share_ahead(samples[one], samples[other], higher_is_better)
@@ -110,13 +113,14 @@ def judge_pairs(samples: Mapping[str, Mapping[Hashable, float]], *, higher_is_be
     ('1b', 0.03125)
     """
     sizes = {model: len(values) for model, values in samples.items()}
+    samples = _comparable(samples, sizes)
     gains = {
         (one, other): _gains(samples[one], samples[other], higher_is_better)
         for one in samples
         for other in samples
         if one != other
     }
-    if few := _too_few_pairs(sizes, min(map(len, gains.values()), default=0)):
+    if few := _too_few_pairs(sizes, min(map(len, gains.values())), len(samples) - 1):
         return few
     lean = {pair: lean_of(values) for pair, values in gains.items()}
     best = _best(samples, lambda one, other: lean[one, other].share)
@@ -141,7 +145,8 @@ def judge_rates(rates: Mapping[str, tuple[int, int]], what: str = "uses") -> Jud
     Raises ValueError for fewer than two models.
     """
     sizes = {model: tries for model, (_, tries) in rates.items()}
-    if few := _too_few(sizes, what, NEWCOMBE):
+    rates = _comparable(rates, sizes)
+    if few := _too_few(sizes, what, NEWCOMBE, rates):
         return few
     best = max(rates, key=lambda model: rates[model][0] / rates[model][1])
     won, tries = rates[best]
@@ -159,6 +164,14 @@ def judge_rates(rates: Mapping[str, tuple[int, int]], what: str = "uses") -> Jud
 # --- one against every other -----------------------------------------------------------------------------------------
 
 
+def _comparable(of_models: Mapping[str, T], sizes: Mapping[str, int]) -> Mapping[str, T]:
+    """Return what is known of the models of which anything is; of all where that leaves nothing to compare."""
+    if len(sizes) < 2:
+        raise ValueError("two models or more are compared")
+    known = {model: of_models[model] for model, size in sizes.items() if size}
+    return known if len(known) > 1 else of_models
+
+
 def _best(models: Iterable[str], share_ahead: Callable[[str, str], float]) -> str:
     """Return the one that stands best to the rival that it stands worst to: only that one can be ahead of all."""
     models = list(models)
@@ -169,7 +182,7 @@ def _judged(best: str, duels: Sequence[_Duel], test: str, sizes: dict[str, int])
     p_value = _of_all(duel.p_value for duel in duels)
     is_real = p_value <= ALPHA
     nearest = max(duels, key=lambda duel: duel.p_value)
-    said = f"{nearest.text}, and chance alone would show as much in {_cases(p_value)}."
+    said = f"{nearest.text}, and chance alone would show as much in {_cases(p_value)}.{_left_out(sizes)}"
     return Judgement(
         winner=best if is_real else None,
         word="real" if is_real else "noise",
@@ -186,21 +199,23 @@ def _of_all(p_values: Iterable[float]) -> float:
     return min(1.0, max((len(ordered) - place) * p_value for place, p_value in enumerate(ordered)))
 
 
-def _too_few(sizes: dict[str, int], what: str, test: str) -> Judgement | None:
-    if len(sizes) < 2:
-        raise ValueError("two models or more are compared")
-    needed = least_of_each(len(sizes) - 1)
-    if min(sizes.values()) >= needed:
+def _left_out(sizes: Mapping[str, int]) -> str:
+    empty = [model for model, size in sizes.items() if not size]
+    return f" Of {', '.join(empty)} there is nothing to compare." if empty else ""
+
+
+def _too_few(sizes: dict[str, int], what: str, test: str, compared: Iterable[str]) -> Judgement | None:
+    compared = list(compared)
+    needed = least_of_each(len(compared) - 1)
+    if min(sizes[model] for model in compared) >= needed:
         return None
     had = ", ".join(f"{model} has {size or 'none'}" for model, size in sizes.items())
     text = f"Too few {what} to tell: {had}; {needed} of each are needed."
     return Judgement(winner=None, word="too_few", p_value=None, test=test, text=text, sizes=sizes)
 
 
-def _too_few_pairs(sizes: dict[str, int], fewest: int) -> Judgement | None:
-    if len(sizes) < 2:
-        raise ValueError("two models or more are compared")
-    needed = least_of_pairs(len(sizes) - 1)
+def _too_few_pairs(sizes: dict[str, int], fewest: int, rivals: int) -> Judgement | None:
+    needed = least_of_pairs(rivals)
     if fewest >= needed:
         return None
     text = f"Too few values to tell: {fewest or 'none'} were measured side by side; {needed} are needed."

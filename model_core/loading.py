@@ -13,7 +13,7 @@ from model_core import times
 from model_core.errors import InvalidRequest
 from model_core.go_dialect import GoError, parse_keep_alive_ns
 from model_core.measurements import error_percent
-from model_core.memory import OVERHEAD_BYTES, MemoryNeed, format_memory
+from model_core.memory import OVERHEAD_BYTES, MemoryNeed, bits_of, format_memory
 from model_core.records import Reason, Record, RunningModel
 
 # Ollama tells "for ever" as now and 292 years.
@@ -91,13 +91,15 @@ def check_keep_alive(value: Any) -> float | str | None:
     try:
         if isinstance(value, float) and not math.isfinite(value):
             raise GoError("not a number")
-        parse_keep_alive_ns(value)
+        length_ns = parse_keep_alive_ns(value)
     except (GoError, KeyError):
         raise InvalidRequest(
             "keep_alive",
             "is no length of time that Ollama knows",
             'Give seconds as a number (300, or -1 for ever), or a text with a unit ("5m", "1h30m").',
         ) from None
+    if length_ns == 0:
+        raise InvalidRequest("keep_alive", "is 0, which takes a model out of memory", "Unload it, or leave this out.")
     kept: float | str | None = value
     return kept
 
@@ -108,11 +110,18 @@ def is_as_before(before: RunningModel | None, after: RunningModel | None) -> boo
 
 
 def running(
-    model: RunningModel, name: str, names: Iterable[str], need: MemoryNeed | None, *, has_card: bool | None = None
+    model: RunningModel,
+    name: str,
+    names: Iterable[str],
+    need: MemoryNeed | None,
+    *,
+    form: str | None = None,
+    has_card: bool | None = None,
 ) -> Running:
     """Return a loaded model as it is shown.
 
     need      what we say it needs with its context; where Ollama's count can be believed, that count stands in it
+    form      its quantization; None: not known
     has_card  whether there is one that it could lie on; None: not known
     """
     stays, share = _stays(model.expires_at), model.gpu_share
@@ -131,7 +140,7 @@ def running(
         estimate_bytes=estimate,
         measured_bytes=measured,
         error_percent=error_percent(estimate, measured) if estimate and measured else None,
-        warnings=tuple(_spilled(model, name, has_card)),
+        warnings=tuple(_spilled(model, name, form, has_card)),
     )
 
 
@@ -140,17 +149,18 @@ def _stays(expires_at: str | None) -> bool:
     return moment is not None and int(moment[:4]) >= _FOREVER_FROM_YEAR
 
 
-def _spilled(model: RunningModel, name: str, has_card: bool | None) -> list[Reason]:
+def _spilled(model: RunningModel, name: str, form: str | None, has_card: bool | None) -> list[Reason]:
     """Return that a model lies partly or wholly in RAM, and what to do; nothing where it lies on the card."""
     share = model.gpu_share
     if share is None or share >= _WHOLE_SHARE or model.size_bytes is None or (not share and has_card is False):
         return []
     in_ram = model.size_bytes - (model.size_vram_bytes or 0)
     where = f"{share:.0%} of {name} lies on the graphics card" if share else f"Nothing of {name} lies on the card"
+    smaller = "a smaller model" if (bits_of(form) or 0) <= 4 else "its 4-bit form or a smaller model"
     text = (
         f"{where}, {format_memory(in_ram)} in RAM, which is slow. Load it with a smaller context "
-        f"(now {model.context_tokens or 0:,} tokens), take its 4-bit form or a smaller model, or close other programs "
-        "that use the card and load it again."
+        f"(now {model.context_tokens or 0:,} tokens), take {smaller}, or close other programs that use the card and "
+        "load it again."
     )
     values = {
         "model": name,
@@ -161,23 +171,42 @@ def _spilled(model: RunningModel, name: str, has_card: bool | None) -> list[Reas
     return [Reason(code="partly_in_ram" if share else "in_ram", text=text, values=values)]
 
 
-def loaded(model: str, seconds: float, was_loaded: bool, context_tokens: int, now: Running | None) -> Loaded:
-    """Return what is told of a load."""
+def loaded(
+    model: str,
+    seconds: float,
+    was_loaded: bool,
+    context_tokens: int,
+    now: Running | None,
+    *,
+    is_new_context: bool = False,
+) -> Loaded:
+    """Return what is told of a load; is_new_context: the context was chosen just now, and stays."""
     warnings = list(now.warnings) if now else [_not_listed(model)]
+    got = now.context_tokens if now and now.context_tokens else context_tokens
+    if got < context_tokens:
+        warnings.append(_shorter(model, got, context_tokens))
     how = "was loaded already" if was_loaded else f"is loaded, after {seconds:.1f} s"
     message = f"{model} {how}."
     if now and now.gpu_share == 1:
         message += " It lies on the graphics card as a whole."
+    if is_new_context:
+        message += f" From now on it is used with a context of {got:,} tokens."
     return Loaded(
         model=model,
         message=message,
         load_seconds=round(seconds, 3),
         was_loaded=was_loaded,
-        context_tokens=now.context_tokens if now and now.context_tokens else context_tokens,
+        context_tokens=got,
         gpu_share=now.gpu_share if now else None,
         running=now,
         warnings=tuple(warnings),
     )
+
+
+def _shorter(model: str, got: int, asked: int) -> Reason:
+    text = f"{model} reads at most {got:,} tokens at once, fewer than the {asked:,} that were asked for."
+    values = {"model": model, "context_tokens": got, "asked_context_tokens": asked}
+    return Reason(code="shorter_context", text=text, values=values)
 
 
 def _not_listed(model: str) -> Reason:

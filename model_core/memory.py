@@ -11,6 +11,7 @@ All memory is in bytes; GiB means 2**30 bytes, which is also what card makers me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -321,6 +322,16 @@ def label(model: str, quantization: str | None) -> str:
     ('llama3.1:8b-instruct (4-bit)', 'mine:latest', 'mine:latest (Q5_K_M)')
     """
     return f"{model} ({form_in_words(quantization)})" if quantization else model
+
+
+def bits_of(quantization: str | None) -> int | None:
+    """Return the bits that a weight takes, by the quantization's name; None where it does not tell.
+
+    >>> [bits_of(name) for name in ("q4", "Q5_K_M", "F16", "unknown", None)]
+    [4, 5, 16, None, None]
+    """
+    found = re.search(r"\d+", quantization or "")
+    return int(found[0]) if found else None
 
 
 def form_in_words(quantization: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from model_core import advice, installed, listing, loading, names, usage
 from model_core.advice import Fit, Observed
-from model_core.candidates import SEEING, Candidate, Criteria
+from model_core.candidates import ANSWERING, SEEING, Candidate, Criteria
 from model_core.document import new_model
 from model_core.errors import (
     CannotDeleteCurrent,
@@ -16,7 +17,7 @@ from model_core.errors import (
     ModelNotInstalled,
     ModelNotPublished,
 )
-from model_core.fit import check_fit
+from model_core.fit import Verdict, check_fit
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
 from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
@@ -148,8 +149,14 @@ class Picture:
         """Return what a name means. Raises ModelNotFound where nobody has heard of it, InvalidModelName."""
         meant = self.meant(name)
         if not self.is_known(meant):
-            raise ModelNotFound(meant.name)
+            raise ModelNotFound(meant.name, self._alike(meant.name))
         return meant
+
+    def _alike(self, name: str) -> list[str]:
+        """Return the names that may be meant: those that begin like it, then those that are nearly it."""
+        known = [model.name for model in self.models]
+        begin = [other for other in known if other.startswith(name)]
+        return [*dict.fromkeys((*begin, *difflib.get_close_matches(name, known)))][:2]
 
     # --- one model ---------------------------------------------------------------------------------------------------
 
@@ -238,8 +245,11 @@ class Picture:
         """Say whether a model lies on the card as a whole. Raises ModelNotFound, UnknownQuantization, …"""
         model, form, profile = self.profile(name, quantization)
         check = check_fit(wish, model, form, profile, self._forms(model))
-        seen = next((c.seen_speed for c in self._candidates if (c.name, c.quantization) == (model, form)), None)
-        speed = seen or estimate(profile, check.need, wish.available_bytes, wish.machine.card)
+        candidate = next((one for one in self._candidates if (one.name, one.quantization) == (model, form)), None)
+        speed = candidate.seen_speed if candidate else None
+        cannot_answer = candidate is not None and ANSWERING not in candidate.capabilities
+        if speed is None and not cannot_answer and check.verdict is not Verdict.TOO_LARGE:
+            speed = estimate(profile, check.need, wish.available_bytes, wish.machine.card)
         return Fit(check, wish, speed)
 
     def _forms(self, name: str) -> dict[str, MemoryProfile]:
@@ -263,9 +273,9 @@ class Picture:
         alike = [model.name for model in self.inventory.models if model.digest == runner.digest]
         if not alike:  # it was deleted while it was loaded
             return loading.running(runner, runner.name, [runner.name], None, has_card=has_card)
-        name, _, profile = self.profile(alike[0], None)
+        name, form, profile = self.profile(alike[0], None)
         need = memory_need(profile, runner.context_tokens) if runner.context_tokens else None
-        return loading.running(runner, name, dict.fromkeys((name, *alike)), need, has_card=has_card)
+        return loading.running(runner, name, dict.fromkeys((name, *alike)), need, form=form, has_card=has_card)
 
     def digests(self, meant: Meant) -> set[str]:
         """Return the digests of everything installed that is meant: of an entry without a form, of all its names."""

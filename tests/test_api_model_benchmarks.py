@@ -61,7 +61,7 @@ def test_it_is_accepted_with_the_address_where_it_can_be_watched(rest):
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["Location"].endswith(f"/benchmarks/{answer.json['benchmark']['id']}")
     assert rest.client.get(answer.headers["Location"]).json["benchmark"]["models"][0]["name"] == ONE
-    assert answer.json["message"] == "1 model is being measured: 1 answer."
+    assert answer.json["message"] == "1 model to measure, 1 answer: one benchmark runs at a time."
 
 
 def test_what_was_found_is_told_whole(rest):

@@ -427,7 +427,9 @@ def test_what_the_figures_do_not_say_stands_below(fields, is_told):
 
 
 def test_whether_a_difference_is_real_is_said_below_the_table():
-    judged = {metric: {"text": f"{metric} as it is."} for metric in (*METRICS, "success_rate")}
+    judged = {
+        metric: {"text": f"{metric} as it is.", "word": "real", "winner": "m"} for metric in (*METRICS, "success_rate")
+    }
 
     lines = told_of(differences=judged).splitlines()
 
@@ -437,9 +439,20 @@ def test_whether_a_difference_is_real_is_said_below_the_table():
 
 
 def test_what_is_to_be_said_of_several_metrics_is_said_once():
-    judged = {metric: {"text": "Too few."} for metric in ("first_token_seconds", "load_seconds")}
+    few = {"text": "Too few.", "word": "too_few", "winner": None}
+    lines = told_of(
+        differences=dict.fromkeys(("first_token_seconds", "answer_seconds", "load_seconds"), few)
+    ).splitlines()
 
-    assert "First word soonest; Loaded soonest: Too few." in told_of(differences=judged).splitlines()
+    # More runs do not load a model more often.
+    assert "First word soonest; Soonest done: Too few." in lines
+    assert "More --runs would tell." in lines
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on():
+    said = told_of(state="interrupted", phase="waiting")
+
+    assert "benchmarks resume b1b1b1b1b1b1" in said
 
 
 def test_figures_of_the_demonstration_say_so_and_what_is_not_done_how_far_it_is():

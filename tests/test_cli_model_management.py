@@ -257,14 +257,16 @@ TABLE = {
         ["record", EIGHT_B, "2", "--tokens", "90", "--quality", "4.5", "--task", "tags", "--failed"],
         rf"^Recorded for {EIGHT_B}: a failure, 2\.00 s, 90 tokens, quality 4\.5, for tags\.$",
     ),
-    "load": Case(["load", ONE_B, "--keep-alive", "-1"], rf"^{ONE_B} is loaded, after .* as a whole\.\nIt takes "),
+    "load": Case(
+        ["load", ONE_B, "--keep-alive", "-1"], rf"^{ONE_B} is loaded, after .* as a whole\.\nWith what the card's own "
+    ),
     "running": Case(["running"], rf"^{ONE_B} +100 % +.* GiB +[-+].* % +4,096", None, ["load", ONE_B]),
     "benchmark": Case(
         ["benchmark", ONE_B, "--prompt", "Rate it.", "--runs", "1"], rf"^{ONE_B} +[\d,]+ +0\.\d\d s .* 0 of 1$"
     ),
     "benchmarks": Case(["benchmarks"], r"^(Id +State|No benchmarks are kept)", "/benchmarks"),
     "unload": Case(["unload", ONE_B], rf"^{ONE_B} has left the memory\.$", None, ["load", ONE_B]),
-    "hardware": Case(["hardware"], r"^Card +Simulated card(.*\n)*Advice counts on 8 GiB \(probe\)\.$", "/hardware"),
+    "hardware": Case(["hardware"], r"^Card +Simulated card(.*\n)*Advice counts on 8 GiB: what is free", "/hardware"),
     "doctor": Case(["doctor"], r"^note Ollama: .*\n(.*\n)*Nothing needs to be done\.$"),
     "compare": Case(
         ["compare", ONE_B, EIGHT_B], rf"^{ONE_B} +100 % \(1\) +1\.50 s \(1\)(.*\n)+^Quickest: Too few values"
@@ -581,10 +583,47 @@ def test_a_setting_that_is_wrong_is_named(direct):
     assert "MODEL_MANAGER_VRAM_GB" in result.stderr
 
 
+def test_what_is_not_installed_is_answered_with_the_command_that_fetches_it(untouched):
+    for words in (["switch", EIGHT_B], ["load", EIGHT_B], ["switch", EIGHT_B, "--quantization", "q8"]):
+        chosen = " --quantization q8" if "q8" in words else ""
+        assert f" download {EIGHT_B}{chosen}\n" in untouched.run(*words).stderr
+
+
+def test_a_python_without_the_libraries_says_where_there_is_one_with_them():
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", Path(__file__).parent.parent / "cli_model_management.py", "list"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == REFUSED
+    assert done.stderr.startswith(f"{sys.executable} lacks what this needs.")
+    assert ".venv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("executable", "on_path", "typed"),
+    [
+        ("{here}/.venv/bin/python", None, str(Path(".venv/bin/python"))),
+        ("{here}/.venv/bin/python", "{here}/.venv/bin/python", "python"),
+        ("/usr/bin/python3", None, "python"),
+    ],
+)
+def test_a_command_to_type_again_names_the_python_that_works(executable, on_path, typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", executable.format(here=tmp_path))
+    monkeypatch.setattr("shutil.which", lambda word: on_path and on_path.format(here=tmp_path))
+    monkeypatch.setattr(sys, "argv", ["cli_model_management.py"])
+
+    assert Terminal(None, None, as_json=False, verbose=False).program == f"{typed} cli_model_management.py"
+
+
 def test_a_fault_of_the_program_says_how_to_see_the_log(capsys):
     fault = {"code": "internal_error", "error": "Something went wrong.", "remedy": "The log has the details."}
 
-    exit_code = Terminal(url=None, file=None, as_json=False, verbose=False).explain(Problem(fault))
+    exit_code = Terminal(url=None, file=None, as_json=False, verbose=False).explain(Problem(fault), "list")
 
     assert exit_code == REFUSED
     assert capsys.readouterr() == ("", "Something went wrong.\nRun it again with --verbose to see the log.\n")
@@ -694,7 +733,9 @@ def test_a_model_that_spills_is_warned_of_with_what_to_do(here, simulator):
     done = here.done("load", EIGHT_B)
     doctor = here.run("doctor")
 
-    assert re.search(r"Warning: \d+% of llama3.1:8b-instruct lies on the graphics card.*4-bit form", done.stderr)
+    assert re.search(
+        r"Warning: \d+% of llama3.1:8b-instruct lies on the graphics card.*take a smaller model", done.stderr
+    )
     assert doctor.exit_code == REFUSED
     assert re.search(r"^DO   Loaded: \d+% of .*\n     Load it with a smaller context", doctor.stdout, re.MULTILINE)
 
@@ -724,8 +765,19 @@ def test_the_doctor_says_that_ollama_is_down_and_exits_with_its_code(direct, sim
 def test_the_check_names_each_thing_that_would_make_it_fit(untouched):
     told = untouched.done("check", EIGHT_B, "--vram", "5.4").stdout
 
-    assert "- With a context of 2,048 tokens it needs 5.26 GiB, and fits." in told
-    assert "more must be free: close other programs" in told
+    assert "- With a context of 2,048 tokens it needs 5.26 GiB, which is tight." in told
+    assert "- 147 MiB more would have to be free." in told
+
+
+def test_advice_can_be_asked_for_an_ollama_with_a_smaller_cache(untouched):
+    plain = untouched.json("check", EIGHT_B, "--vram", "8", "--context", "16384")["need"]["total"]
+    smaller = untouched.json("check", EIGHT_B, "--vram", "8", "--context", "16384", "--kv-type", "q8_0")["need"][
+        "total"
+    ]
+    told = untouched.done("recommend", "8", "--kv-type", "q8_0").stdout
+
+    assert smaller < plain
+    assert "- This holds where Ollama itself is started with OLLAMA_FLASH_ATTENTION=1 and OLLAMA_KV_CACHE" in told
 
 
 # --- downloads -------------------------------------------------------------------------------------------------------
@@ -926,12 +978,32 @@ def test_a_benchmark_tells_a_file_of_its_turns_only(measuring):
     assert len(turns) == len(set(turns)) <= 6
 
 
-def test_a_table_that_cannot_be_written_says_so_and_the_benchmark_is_kept(measuring, tmp_path):
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_measured(measuring, tmp_path):
+    before = measuring.json("benchmarks")["count"]
+
     result = measuring.run("benchmark", ONE_B, "--runs", "1", "--csv", str(tmp_path / "no" / "where.csv"))
 
     assert result.exit_code == REFUSED
     assert "cannot be written" in result.stderr
-    assert measuring.json("benchmarks")["benchmarks"][0]["state"] == "completed"
+    assert measuring.json("benchmarks")["count"] == before
+
+
+def test_what_was_answered_can_be_read(measuring):
+    job = measuring.json("benchmark", ONE_B, "--prompt", "Rate it.", "--runs", "1")["benchmark"]
+
+    told = measuring.done("benchmarks", "show", job["id"], "--answers").stdout
+
+    assert f"Prompt 1: Rate it.\n\n{ONE_B}:\n{job['results'][0]['answer']}" in told
+
+
+def test_a_file_that_is_no_photo_is_named(measuring, tmp_path):
+    path = tmp_path / "list.jpg"
+    path.write_text("milk, eggs")
+
+    result = measuring.run("benchmark", ONE_B, "--photo", str(path))
+
+    assert result.exit_code == WRONG_USE
+    assert "list.jpg is no JPEG, PNG or WebP file." in result.stderr
 
 
 def test_a_benchmark_in_which_nothing_works_says_why(measuring, simulator):
@@ -1020,7 +1092,7 @@ def test_who_watches_a_benchmark_that_another_cancels_is_told(direct, held_up, s
         result = direct.run(*WORDS)
 
     assert result.exit_code == REFUSED
-    assert "is cancelled; 1 of 2 answers are kept." in result.stderr
+    assert "Cancelled after 1 of 2 answers; what was measured until then is kept." in result.stderr
     another.close()
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from model_core.hardware import Hardware, MachineMemory
 from model_core.memory import OVERHEAD_BYTES
 from model_core.records import GIB
 from model_core.simulated_library import make_model
@@ -29,8 +30,8 @@ EIGHT_B_Q8 = "llama3.1:8b-instruct-q8_0"
 def managers(simulator, tmp_path):
     made = []
 
-    def make() -> ModelManager:
-        made.append(ModelManager(simulator.url, tmp_path / "document.json"))
+    def make(**how) -> ModelManager:
+        made.append(ModelManager(simulator.url, tmp_path / "document.json", **how))
         return made[-1]
 
     yield make
@@ -222,6 +223,24 @@ def test_a_switch_that_loads_tells_of_the_load(manager, simulator):
     assert manager.select_model(EIGHT_B).loaded is None
 
 
+def test_a_context_longer_than_the_model_reads_is_said_and_not_kept(manager, simulator):
+    simulator.install(TAG)
+
+    done = manager.load_model(MODEL, context_tokens=999_999)
+
+    assert done.context_tokens == manager.context_of(MODEL) == 131_072
+    assert "shorter_context" in [warning.code for warning in done.warnings]
+
+
+def test_a_check_counts_with_the_context_that_the_model_is_used_with(manager, simulator):
+    simulator.install(TAG)
+    manager.load_model(MODEL, context_tokens=8192)
+
+    assert manager.check_fit(MODEL, 8).check.need.context_tokens == 8192
+    assert manager.check_fit(MODEL, 8, context_tokens=2048).check.need.context_tokens == 2048
+    assert next(one for one in manager.recommend(8, "speed").ranked if one.model == MODEL).need.context_tokens == 8192
+
+
 # --- unloading -------------------------------------------------------------------------------------------------------
 
 
@@ -282,3 +301,13 @@ def test_an_ollama_that_tells_nothing_leaves_a_guess(manager, simulator):
     simulator.install("mine", replace(make_model("mine", size_bytes=3 * GIB), model_info={}))
 
     assert manager.check_fit("mine", 8).check.basis == "guess"
+
+
+def test_no_speed_is_promised_of_what_cannot_answer_or_cannot_run(managers, simulator):
+    simulator.install("all-minilm", make_model("all-minilm", size_bytes=46_000_000, capabilities=("embedding",)))
+    memory = MachineMemory(total_bytes=16 * GIB, free_bytes=8 * GIB, source="test")
+    manager = managers(hardware=lambda: Hardware(gpus=(), memory=memory, sources={"gpus": "test"}))
+
+    assert manager.check_fit("all-minilm").speed is None
+    assert manager.check_fit("mixtral:8x7b-instruct").speed is None
+    assert manager.check_fit(MODEL).speed.basis == "estimate"

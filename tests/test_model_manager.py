@@ -1003,7 +1003,21 @@ def test_a_record_without_a_model_is_refused(manager):
     with pytest.raises(InvalidRequest) as refusal:
         manager.record_events([{"inference_time": 1.0}])
 
-    assert refusal.value.field == "model"
+    assert refusal.value.field == "0.model"
+
+
+def test_of_several_records_the_one_of_an_unknown_model_is_named_by_its_place(manager):
+    with pytest.raises(ModelNotFound, match=r"^1\.model: There is no model nope") as refusal:
+        manager.record_events([{"model": MODEL}, {"model": "nope"}])
+
+    assert refusal.value.field == "1.model"
+
+
+def test_a_name_that_is_nearly_one_is_answered_with_what_may_be_meant(manager):
+    with pytest.raises(ModelNotFound, match=f"Did you mean {MODEL}") as refusal:
+        manager.select_model(MODEL.removesuffix("-instruct"))
+
+    assert MODEL in refusal.value.alike
 
 
 def test_what_is_told_of_an_inference_shows_in_the_statistics(manager):

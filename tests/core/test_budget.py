@@ -129,5 +129,8 @@ def test_the_speed_of_the_card_goes_along_but_not_to_a_larger_one_that_is_only_a
 def test_advice_never_counts_on_more_than_the_card_has_or_the_setting_allows(free, held, cap):
     found = budget(machine(gpu(80, free)), [loaded(held)], cap_bytes=cap)
 
+    # Nobody holds what is free.
+    assert found.machine.free_bytes + found.machine.held_bytes <= found.machine.total_bytes
+
     assert 0 <= found.available_bytes <= 80 * GIB
     assert cap is None or found.available_bytes <= cap

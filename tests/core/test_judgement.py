@@ -125,6 +125,19 @@ def test_too_few_values_tell_nothing_however_far_apart_they_are(few):
     assert f"one has {len(few) or 'none'}, other has 100; {LEAST} of each are needed." in found.text
 
 
+def test_a_model_of_which_nothing_is_known_hides_no_difference_of_the_others():
+    fast, slow = [1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]
+
+    found = judged(fast=fast, new=[], slow=slow)
+    rates = judge_rates({"often": (98, 100), "new": (0, 0), "seldom": (80, 100)})
+    pairs = side_by_side(higher_is_better=False, new=[], slow=[*slow, 2.5], fast=[*fast, 1.5])
+
+    assert (found.winner, rates.winner, pairs.winner) == ("fast", "often", "fast")
+    for judgement in (found, rates, pairs):
+        assert judgement.text.endswith("Of new there is nothing to compare.")
+        assert judgement.sizes["new"] == 0
+
+
 @pytest.mark.parametrize("rivals", range(1, 10))
 def test_as_few_as_are_asked_for_can_be_proof(rivals):
     size = least_of_each(rivals)

@@ -23,11 +23,11 @@ def runner(size=6 * GIB, vram=6 * GIB, context=4096, expires_at="2026-11-23T16:5
     )
 
 
-def shown(model, need=None, has_card=None):
-    return loading.running(model, "m", ["m", "m:latest"], need, has_card=has_card)
+def shown(model, need=None, has_card=None, form="q8"):
+    return loading.running(model, "m", ["m", "m:latest"], need, form=form, has_card=has_card)
 
 
-@pytest.mark.parametrize("value", [None, 0, 5, 2.5, -1, "5m", "1h30m", "-1m", "0", "300ms", 1e300])
+@pytest.mark.parametrize("value", [None, 5, 2.5, -1, "5m", "1h30m", "-1m", "300ms", 1e300])
 def test_a_time_that_ollama_takes_is_handed_on_as_it_is(value):
     assert loading.check_keep_alive(value) == value
 
@@ -39,6 +39,12 @@ def test_a_time_that_ollama_would_refuse_is_refused_with_what_it_takes(value):
 
     assert refused.value.field == "keep_alive"
     assert '"5m"' in refused.value.remedy
+
+
+@pytest.mark.parametrize("value", [0, 0.0, "0", "0s"])
+def test_no_time_at_all_is_what_unload_is_for(value):
+    with pytest.raises(InvalidRequest, match="Unload it"):
+        loading.check_keep_alive(value)
 
 
 def test_a_model_on_the_card_has_nothing_to_be_warned_of():
@@ -56,6 +62,13 @@ def test_a_model_partly_in_ram_is_named_with_its_share_and_what_to_do():
     for way in ("smaller context (now 4,096 tokens)", "4-bit form", "smaller model", "close other programs"):
         assert way in warning.text
     assert warning.values == {"model": "m", "gpu_share": 0.5, "in_ram_bytes": 3 * GIB, "context_tokens": 4096}
+
+
+@pytest.mark.parametrize(("form", "is_named"), [("q8", True), ("F16", True), ("q4", False), ("Q3_K_S", False)])
+def test_nobody_is_sent_to_the_form_that_it_has(form, is_named):
+    (warning,) = shown(runner(vram=3 * GIB), form=form).warnings
+
+    assert ("its 4-bit form or a smaller model" in warning.text) is is_named
 
 
 def test_a_model_in_ram_is_a_fault_only_where_there_is_a_card():
@@ -114,8 +127,19 @@ def test_a_load_of_which_ollama_then_says_nothing_is_not_called_well():
     assert [warning.code for warning in told.warnings] == ["not_listed"]
 
 
-def test_the_context_told_is_the_one_that_ollama_gave():
-    assert loading.loaded("m", 1.0, False, 1_000_000, shown(runner(context=2048))).context_tokens == 2048
+def test_the_context_told_is_the_one_that_ollama_gave_and_that_it_is_less_is_said():
+    told = loading.loaded("m", 1.0, False, 1_000_000, shown(runner(context=2048)))
+
+    assert told.context_tokens == 2048
+    assert (
+        told.warnings[0].text == "m reads at most 2,048 tokens at once, fewer than the 1,000,000 that were asked for."
+    )
+
+
+def test_that_a_chosen_context_stays_is_said():
+    told = loading.loaded("m", 1.0, False, 8192, shown(runner(context=8192)), is_new_context=True)
+
+    assert told.message.endswith("From now on it is used with a context of 8,192 tokens.")
 
 
 @pytest.mark.parametrize(
