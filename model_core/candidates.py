@@ -128,12 +128,12 @@ class Candidate:
         """Successes and failures together."""
         return self.success_count + self.failure_count
 
-    @property
+    @cached_property
     def rate(self) -> float:
         """The rate of success with the prior: 0.9 for what was never used."""
         return (self.success_count + PRIOR_USES * PRIOR_RATE) / (self.use_count + PRIOR_USES)
 
-    @property
+    @cached_property
     def reliable(self) -> bool:
         """Whether it works often enough to be tried again."""
         return self.rate >= UNRELIABLE_BELOW

@@ -129,7 +129,7 @@ def _not_chosen(
     """Return what does not fit, the nearest first, then what takes no part."""
     too_large = sorted(
         (weighed for weighed in eligible if not weighed.verdict.runs_on_card),
-        key=lambda weighed: (weighed.need.total, rank(weighed, criteria)),
+        key=lambda weighed: (weighed.need.total, _name_of(weighed.candidate)),
     )[:NOT_CHOSEN_LIMIT]
     forms = _forms((candidate for candidate, _ in asked), {weighed.candidate.name for weighed in too_large})
     found = [_does_not_fit(weighed, forms[weighed.candidate.name], criteria) for weighed in too_large]
@@ -188,7 +188,7 @@ def _nothing_suits(eligible: Sequence[Weighed], criteria: Criteria, able: Sequen
     if not eligible:
         happened, remedy = _nothing_to_choose_from(criteria, able)
         return NoSuitableModel(happened, remedy, criteria=asked, smallest_need_bytes=None, smallest_model=None)
-    smallest = min(eligible, key=lambda weighed: (weighed.need.total, rank(weighed, criteria)))
+    smallest = min(eligible, key=lambda weighed: (weighed.need.total, _name_of(weighed.candidate)))
     candidate, need = smallest.candidate, smallest.need
     would_fit, cached = _would_fit(eligible, criteria), _fits_with_a_smaller_cache(eligible, criteria)
     return NoSuitableModel(
