@@ -20,7 +20,8 @@ class Explanation:
         self.criteria = criteria
         self._first, self._larger = ranked[0], larger
         self._nearest = min(weighed.purpose_distance for weighed in ranked)
-        self._passed_over = min(ranked, key=lambda weighed: rank(weighed, criteria)[1:])
+        doubtful = [weighed for weighed in ranked if not weighed.reliable]
+        self._passed_over = min([ranked[0], *doubtful], key=lambda weighed: rank(weighed, criteria)[1:])
 
     def reasons(self, weighed: Weighed) -> tuple[Reason, ...]:
         """Return why this model stands where it stands, the weightiest first."""
