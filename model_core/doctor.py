@@ -204,6 +204,8 @@ def _fit_of(model: StoredModel, fit: Fit | None) -> Finding:
         return _well(subject, f"{model.name} is selected.", model=model.name)
     if not fit.check.compatible:
         ways = " ".join(way.text for way in fit.check.ways) or "Switch to a smaller model."
+        if fit.check.fits_with_context:
+            ways += " The context is chosen by loading the model with it."
         return _to_do(subject, fit.check.message, ways, model=model.name)
     if fit.criteria.on_processor:
         return _note(subject, f"{model.name} runs on the processor, slowly.", model=model.name)

@@ -389,6 +389,15 @@ class InsufficientDisk(ModelManagerError):
         )
 
 
+_PASSIVE = {
+    "pause": "be paused",
+    "resume": "be resumed",
+    "cancel": "be cancelled",
+    "move": "be moved",
+    "forget": "be forgotten",
+}
+
+
 class InvalidTransition(ModelManagerError):
     """A job cannot do this in the state it is in; ``allowed`` is what it can do.
 
@@ -400,7 +409,7 @@ class InvalidTransition(ModelManagerError):
     def __init__(self, job: str, wish: str, state: str, allowed: Sequence[str], kind: str = "download") -> None:
         can = f"It allows {', '.join(allowed)}." if allowed else f"It has ended; start a new {kind}."
         super().__init__(
-            f"{kind.capitalize()} {job} is {state} and cannot {wish}.",
+            f"{kind.capitalize()} {job} is {state} and cannot {_PASSIVE.get(wish, wish)}.",
             can,
             **{kind: job},
             wish=wish,
