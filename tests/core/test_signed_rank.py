@@ -57,10 +57,10 @@ def test_what_never_differs_leans_to_neither_side():
     assert lean_of([]) == lean_of([0.0] * 50) == (0.5, 1.0)
 
 
-def test_the_approximation_takes_over_where_the_counting_ends():
+@pytest.mark.parametrize(("size", "is_counted"), [(EXACT, True), (EXACT + 1, False)])
+def test_so_many_are_counted_out_and_no_more(size, is_counted):
     drawn = random.Random(7)
-    differences = [drawn.gauss(0.4, 1) for _ in range(EXACT + 1)]
+    found = lean_of([drawn.gauss(0.4, 1) for _ in range(size)])
 
-    counted, approximate = lean_of(differences[:EXACT]).p_value, lean_of(differences).p_value
-
-    assert approximate == pytest.approx(counted, abs=0.05)
+    ways = found.p_value * 2**size
+    assert (ways == int(ways)) is is_counted
