@@ -29,6 +29,7 @@ from api_model_requests import (
     BenchmarkQuery,
     Check,
     Compare,
+    CompareBenchmarks,
     Download,
     DownloadQuery,
     ImportQuery,
@@ -133,6 +134,7 @@ class ModelApi:
             ("/benchmarks", "POST", self.start_benchmark),
             ("/benchmarks", "GET", self.list_benchmarks),
             ("/benchmarks/<benchmark_id>", "GET", self.show_benchmark),
+            ("/compare_benchmarks", "POST", self.compare_benchmarks),
             ("/benchmarks/<benchmark_id>/cancel", "POST", self.cancel_benchmark),
             ("/benchmarks/<benchmark_id>/resume", "POST", self.resume_benchmark),
             ("/benchmarks/<benchmark_id>", "DELETE", self.forget_benchmark),
@@ -374,6 +376,11 @@ class ModelApi:
         """Go on with a benchmark that was interrupted."""
         read_body(Nothing)
         return self._answer({"benchmark": self._manager.resume_benchmark(benchmark_id)})
+
+    def compare_benchmarks(self) -> Response:
+        """What several benchmarks found that asked the same, side by side."""
+        found = self._manager.compare_benchmarks(read_body(CompareBenchmarks).benchmarks)
+        return self._answer({"comparison": found})
 
     def forget_benchmark(self, benchmark_id: str) -> Response:
         """Take a benchmark that has ended off the record."""

@@ -133,6 +133,12 @@ def _decoded(image: str, number: int) -> bytes:
         raise InvalidRequest(f"images.{number}", "is not base64", "Send the file's bytes in base64, alone.") from None
 
 
+class CompareBenchmarks(Asked):
+    """Which benchmarks, by their ids."""
+
+    benchmarks: list[str]
+
+
 class BenchmarkQuery(DownloadQuery):
     """How a benchmark is told: as JSON, or its answers as a table."""
 

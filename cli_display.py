@@ -322,17 +322,30 @@ class Display:
             self._say("Measured on a simulated Ollama: no figure is real.")
         for line in filter(None, map(_exception, job["summary"])):
             self._say(f"- {line}")
-        # To load a model more often takes more than more runs.
-        judged = {name: one for name, one in job["differences"].items() if name != "load_seconds" or one["winner"]}
-        self._differences(judged)
-        if any(judgement["word"] == "too_few" for judgement in judged.values()):
-            self._say("More --runs would tell.")
+        self._measured_differences(job["differences"])
         if answers:
             self._answers(job)
         elif job["state"] == "interrupted":
             self._say(f"Go on from there: {self._program} benchmarks resume {job['id']}")
         elif job["state"] in BENCHMARK_OVER:
             self.note(f"What was answered: {self._program} benchmarks show {job['id']} --answers")
+
+    def benchmarks_compared(self, answer: Json) -> None:
+        """Show several benchmarks as if they had been one."""
+        found = answer["comparison"]
+        self.console.print(_results(found["summary"]))
+        for line in filter(None, map(_exception, found["summary"])):
+            self._say(f"- {line}")
+        self._measured_differences(found["differences"])
+        for warning in found["warnings"]:
+            self.note(f"Warning: {warning}")
+
+    def _measured_differences(self, judged: Mapping[str, Json]) -> None:
+        # To load a model more often takes more than more runs.
+        told = {name: one for name, one in judged.items() if name != "load_seconds" or one["winner"]}
+        self._differences(told)
+        if any(judgement["word"] == "too_few" for judgement in told.values()):
+            self._say("More --runs would tell.")
 
     def _answers(self, job: Json) -> None:
         for number, prompt in enumerate(job["prompts"]):

@@ -805,6 +805,18 @@ def show_benchmark(here: Terminal, which: str, table: Path | None, answers: bool
         _save(table, here.service.benchmark_table(which))
 
 
+@benchmarks.command("compare")
+@click.argument("which", metavar="BENCHMARK BENCHMARK...", nargs=-1, required=True, type=model_name)
+@click.pass_obj
+def compare_benchmarks(here: Terminal, which: tuple[str, ...]) -> None:
+    """Put several benchmarks side by side that asked the same.
+
+    \b
+    Example: junmai-models benchmarks compare 4f2a90c1d7be 9c01be77a0d3
+    """
+    here.show(here.service.compare_benchmarks(which), lambda to, shown: to.benchmarks_compared(shown))
+
+
 @benchmarks.command("cancel")
 @click.argument("which", metavar="BENCHMARK", type=model_name)
 @click.pass_obj

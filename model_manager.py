@@ -36,6 +36,7 @@ from json_store import JsonStore
 from metadata_path import DEFAULT, resolve_metadata_file
 from model_core import (
     advice,
+    benchmark_comparison,
     benchmarks,
     comparison,
     doctor,
@@ -54,6 +55,7 @@ from model_core import (
     usage,
 )
 from model_core.advice import Fit
+from model_core.benchmark_comparison import BenchmarkComparison
 from model_core.benchmark_records import (
     DEFAULT_ANSWER_TOKENS,
     DEFAULT_RUNS,
@@ -834,6 +836,13 @@ class ModelManager:
     def resume_benchmarks(self) -> list[Benchmark]:
         """Take over every benchmark that was interrupted, also by the end of another process."""
         return self._benchmarks.resume_interrupted()
+
+    def compare_benchmarks(self, job_ids: Sequence[str]) -> BenchmarkComparison:
+        """Return benchmarks that asked the same at different times side by side.
+
+        Raises InvalidRequest where they asked different things, BenchmarkNotFound.
+        """
+        return benchmark_comparison.compare([self.benchmark(one) for one in benchmark_comparison.check_ids(job_ids)])
 
     def forget_benchmark(self, job_id: str) -> Benchmark:
         """Take a benchmark that has ended off the record. Raises InvalidTransition, BenchmarkNotFound."""

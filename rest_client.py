@@ -387,6 +387,10 @@ class RestClient:
         """Go on with a benchmark that was interrupted."""
         return self._post(f"{_benchmark(benchmark_id)}/resume")
 
+    def compare_benchmarks(self, benchmark_ids: Iterable[str]) -> Json:
+        """What several benchmarks found that asked the same, side by side."""
+        return self._post("/compare_benchmarks", benchmarks=list(benchmark_ids))
+
     def forget_benchmark(self, benchmark_id: str) -> Json:
         """Take a benchmark that has ended off the record."""
         return self._ask("DELETE", _benchmark(benchmark_id), {})

@@ -50,6 +50,7 @@ ROUTES: dict[tuple[str, str], Any] = {
     ("GET", "/benchmarks"): None,
     ("GET", "/benchmarks/none"): None,
     ("DELETE", "/benchmarks/none"): None,
+    ("POST", "/compare_benchmarks"): {"benchmarks": ["one", "other"]},
     ("POST", "/benchmarks/none/cancel"): {},
     ("POST", "/benchmarks/none/resume"): {},
     ("POST", "/ticket"): {},

@@ -263,3 +263,16 @@ def test_what_an_ended_one_cannot_do_is_refused_with_its_state(rest, what):
     body = problem(rest.ask("POST", f"/benchmarks/{job['id']}/{what}", {}), "invalid_transition", 409)
 
     assert (body["state"], body["allowed"]) == ("completed", ["forget"])
+
+
+def test_two_benchmarks_that_asked_the_same_are_put_side_by_side(rest):
+    first = done(rest, models=[ONE], prompts=["Rate it."], runs=6)
+    second = done(rest, models=[THREE], prompts=["Rate it."], runs=6)
+
+    found = rest.post("/compare_benchmarks", {"benchmarks": [first["id"], second["id"]]})["comparison"]
+
+    assert [row["model"] for row in found["summary"]] == [ONE, THREE]
+    assert found["differences"]["tokens_per_second"]["sizes"] == {ONE: 6, THREE: 6}
+    other = done(rest, models=[THREE], prompts=["Tag it."])
+    problem(rest.ask("POST", "/compare_benchmarks", {"benchmarks": [first["id"], other["id"]]}), "invalid_request", 400)
+    problem(rest.ask("POST", "/compare_benchmarks", {"benchmarks": [first["id"], "none"]}), "benchmark_not_found", 404)

@@ -996,6 +996,18 @@ def test_what_was_answered_can_be_read(measuring):
     assert f"Prompt 1: Rate it.\n\n{ONE_B}:\n{job['results'][0]['answer']}" in told
 
 
+def test_two_benchmarks_are_put_side_by_side(measuring):
+    ids = [
+        measuring.json("benchmark", name, "--prompt", "Rate it.", "--runs", "1")["benchmark"]["id"]
+        for name in (ONE_B, THREE_B)
+    ]
+
+    result = measuring.done("benchmarks", "compare", *ids)
+
+    assert re.search(rf"^{ONE_B} .*\n(.*\n)*{THREE_B} ", result.stdout, re.MULTILINE)
+    assert "one after the other" in result.stderr
+
+
 def test_a_file_that_is_no_photo_is_named(measuring, tmp_path):
     path = tmp_path / "list.jpg"
     path.write_text("milk, eggs")

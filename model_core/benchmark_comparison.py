@@ -1,0 +1,98 @@
+"""Benchmarks that were made one after the other, side by side, as if they had been one: where both asked the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model_core import benchmark_results
+from model_core.benchmark_records import Benchmark, ModelSummary
+from model_core.errors import InvalidRequest
+from model_core.judgement import Judgement
+from model_core.records import Record
+
+MOST_BENCHMARKS = 8
+
+# What must be the same, or other things than the models would decide.
+_SAME = {
+    "prompts": "prompts",
+    "photos": "photos",
+    "answer_tokens": "lengths of the answers",
+    "context_tokens": "contexts",
+    "seed": "seeds",
+}
+# What differs between two evenings, and may be what is to be compared.
+_MAY_DIFFER = {
+    "gpu": "cards",
+    "ollama_version": "versions of Ollama",
+    "simulated": "kinds of Ollama, real and simulated",
+}
+
+
+class BenchmarkComparison(Record):
+    """What several benchmarks found; a model that two of them measured carries the benchmark's id beside its name."""
+
+    benchmarks: tuple[str, ...]
+    summary: tuple[ModelSummary, ...]
+    differences: dict[str, Judgement]
+    warnings: tuple[str, ...] = ()
+
+
+def check_ids(ids: Any) -> Sequence[str]:
+    """Return the ids of benchmarks that are to be compared. Raises InvalidRequest."""
+    if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(isinstance(one, str) for one in ids):
+        raise InvalidRequest("benchmarks", "must be a list of ids")
+    if not 2 <= len(set(ids)) == len(ids) <= MOST_BENCHMARKS:
+        raise InvalidRequest("benchmarks", f"must be 2 to {MOST_BENCHMARKS} different ones")
+    return ids
+
+
+def compare(jobs: Sequence[Benchmark]) -> BenchmarkComparison:
+    """Return two or more benchmarks side by side. Raises InvalidRequest where they did not ask the same."""
+    for field, what in _SAME.items():
+        if len({_asked(job, field) for job in jobs}) > 1:
+            raise InvalidRequest(
+                "benchmarks", f"had different {what}", "Ask the same again, of the models that are to be compared."
+            )
+    measured = Counter(model.name for job in jobs for model in job.models)
+    together = jobs[0].model_copy(update=_together([_renamed(job, measured) for job in jobs]))
+    return BenchmarkComparison(
+        benchmarks=tuple(job.id for job in jobs),
+        summary=benchmark_results.summaries(together),
+        differences=benchmark_results.differences(together),
+        warnings=tuple(_warnings(jobs)),
+    )
+
+
+def _asked(job: Benchmark, field: str) -> Any:
+    return tuple(photo.sha256 for photo in job.photos) if field == "photos" else getattr(job, field)
+
+
+def _together(jobs: Sequence[Benchmark]) -> dict[str, Any]:
+    return {
+        field: tuple(one for job in jobs for one in getattr(job, field)) for field in ("models", "loads", "results")
+    }
+
+
+def _renamed(job: Benchmark, measured: Mapping[str, int]) -> Benchmark:
+    """Return a benchmark whose models have names of their own among all that are compared."""
+    names = {model.name: f"{model.name} ({job.id})" for model in job.models if measured[model.name] > 1}
+    return job.model_copy(
+        update={
+            "models": tuple(
+                model.model_copy(update={"name": names.get(model.name, model.name)}) for model in job.models
+            ),
+            "loads": tuple(one.model_copy(update={"model": names.get(one.model, one.model)}) for one in job.loads),
+            "results": tuple(one.model_copy(update={"model": names.get(one.model, one.model)}) for one in job.results),
+        }
+    )
+
+
+def _warnings(jobs: Sequence[Benchmark]) -> list[str]:
+    said = ["They were measured one after the other: what else the machine did then may be the difference."]
+    for field, what in _MAY_DIFFER.items():
+        found = dict.fromkeys(str(getattr(job, field) or "unknown") for job in jobs)
+        if len(found) > 1:
+            said.append(f"They had different {what}" + ("." if field == "simulated" else f": {', '.join(found)}."))
+    return said
