@@ -111,9 +111,9 @@ class Runners:
                 raise Refused(500, str(failed.details.get("text", _LOAD_FAILED)))
             slow = self._faults.hit("slow_load", model=entry.name.display)
             yield from self._slowly(slow) if slow else self._pace.pause(self._pace.load_seconds)
-            with self._lock:
-                runner = self._runners[weights] = self._loaded(entry, options, keep_ns)
-                return runner
+            while (runner := self._loaded(entry, options, keep_ns)) is None:
+                yield from self._pace.pause(max(self._pace.tick_s, 0.001))
+            return runner
         finally:
             with self._lock:
                 self._loading = False
@@ -145,25 +145,37 @@ class Runners:
                 runner.keep_ns = keep_ns
             return runner
 
-    def _loaded(self, entry: Installed, options: Json, keep_ns: int | None) -> Runner:
+    def _loaded(self, entry: Installed, options: Json, keep_ns: int | None) -> Runner | None:
         default = next(context for least, context in _DEFAULT_CONTEXT if self._pace.vram_bytes >= least)
         context = int(options.get("num_ctx") or default)
         context = max(4, min(context, entry.model.number("context_length", context)))
         size = loaded_bytes(entry.model, context)
-        free = self._make_room(size)
-        on_card = 0 if options.get("num_gpu") == 0 else bytes_on_card(entry.model, size, max(0, free))
         keep = _KEEP_ALIVE_NS if keep_ns is None else keep_ns
-        return Runner(entry.name, entry.model, options, context, size, on_card, keep, time.time_ns() + keep)
+        with self._lock:
+            free = self._make_room(size)
+            if free is None:
+                return None
+            on_card = 0 if options.get("num_gpu") == 0 else bytes_on_card(entry.model, size, max(0, free))
+            runner = Runner(entry.name, entry.model, options, context, size, on_card, keep, time.time_ns() + keep)
+            self._runners[entry.model.weights.digest] = runner
+            return runner
 
-    def _make_room(self, size_bytes: int) -> int:
-        """Drop idle runners until the new one fits and is not one too many. Returns the free bytes of the card."""
+    def _make_room(self, size_bytes: int) -> int | None:
+        """Drop idle runners until the new one fits and is not one too many.
+
+        Returns the free bytes of the card, or None while one that is in use has to finish first.
+        """
+        self._sweep()
         while True:
             used = sum(runner.card_bytes for runner in self._runners.values())
             free = self._pace.vram_bytes - _CARD_RESERVE_BYTES - used
             idle = [(runner.expires_ns, weights) for weights, runner in self._runners.items() if runner.in_use == 0]
             crowded = len(self._runners) >= _MOST_LOADED or (size_bytes > free and used > 0)
-            if not idle or not crowded:
+            if not crowded:
                 return free
+            if not idle:
+                self._let_go(min(self._runners.values(), key=lambda runner: runner.keep_ns))
+                return None
             del self._runners[min(idle)[1]]
 
     def give_back(self, runner: Runner) -> None:

@@ -208,6 +208,19 @@ def test_an_idle_model_makes_room_for_one_that_needs_it():
     assert names == [LARGE]
 
 
+def test_a_model_that_is_speaking_finishes_before_it_makes_room():
+    with OllamaSimulator(
+        load_seconds=0, unload_seconds=0, tokens_per_second=200, vram_bytes=6 * GIB, installed=[SMALL, LARGE]
+    ) as simulator:
+        with ThreadPoolExecutor(1) as pool:
+            speaking = pool.submit(post, simulator, "/api/generate", model=SMALL, prompt="x", stream=False)
+            wait_until(lambda: get(simulator, "/api/ps")["models"])
+            post(simulator, "/api/generate", model=LARGE)
+
+        assert [model["name"] for model in get(simulator, "/api/ps")["models"]] == [LARGE]
+        assert speaking.result().json()["done_reason"] == "stop"
+
+
 def test_at_most_three_models_are_loaded_at_once():
     names = [
         f"llama3.2:{tag}"
