@@ -5,6 +5,8 @@ Failures count as such and have no times; a load stands apart from the answers, 
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -242,8 +244,11 @@ def as_csv(job: Benchmark) -> str:
         _row(job, models[result.model], loads.get((result.model, result.round), _NO_LOAD), result)
         for result in job.results
     ]
-    lines = [_COLUMNS, *([row[column] for column in _COLUMNS] for row in rows)]
-    return "".join(",".join(map(_cell, line)) + "\r\n" for line in lines)
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(_COLUMNS)
+    writer.writerows([_cell(row[column]) for column in _COLUMNS] for row in rows)
+    return table.getvalue()
 
 
 _COLUMNS = (
@@ -275,7 +280,7 @@ def _cell(value: Any) -> str:
     """Return a value as it stands in the table.
 
     >>> [_cell(value) for value in (1.5, None, True, "a,b", "=1+1")]
-    ['1.5', '', 'true', '"a,b"', "'=1+1"]
+    ['1.5', '', 'true', 'a,b', "'=1+1"]
     """
     if value is None:
         return ""
@@ -284,4 +289,4 @@ def _cell(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r"):
         text = f"'{text}"  # a spreadsheet would take it for a formula
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+    return text

@@ -31,12 +31,23 @@ WIRES_ITSELF = {"cli_model_management -> app"}
 
 # What computes and touches nothing. Whoever adds a module here says with it that it reads no clock, file or socket.
 MAY_THINK_WITH = {
-    "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
-    "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json",
-    "math", "model_core", "numbers", "operator", "pydantic", "pydantic_core", "random", "re", "statistics", "string",
-    "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse",
+    "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "csv", "dataclasses",
+    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "io", "ipaddress",
+    "itertools", "json", "math", "model_core", "numbers", "operator", "pydantic", "pydantic_core", "random", "re",
+    "statistics", "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse",
 }  # fmt: skip
-TOUCHES_THE_WORLD = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
+TOUCHES_THE_WORLD = {
+    "open",
+    "io.open",
+    "io.open_code",
+    "io.FileIO",
+    "print",
+    "input",
+    "breakpoint",
+    "exec",
+    "eval",
+    "__import__",
+}
 READS_THE_CLOCK = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 
@@ -89,7 +100,15 @@ def test_what_is_in_the_core_only_thinks(module):
 
 @pytest.mark.parametrize(
     "code",
-    ["open('x')", "datetime.now()", "datetime.datetime.now(UTC)", "date.today()", "random.random()", "random.Random()"],
+    [
+        "open('x')",
+        "io.open('x')",
+        "datetime.now()",
+        "datetime.datetime.now(UTC)",
+        "date.today()",
+        "random.random()",
+        "random.Random()",
+    ],
 )
 def test_the_rule_for_the_core_would_notice(code):
     assert list(unthinking(ast.parse(code)))
