@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ TOUCHES_THE_WORLD = {
 READS_THE_CLOCK = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 
+@cache
 def parse(path):
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 

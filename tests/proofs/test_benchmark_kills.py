@@ -59,10 +59,6 @@ def prove_kills(path: Path, kills: int, prompts: int) -> None:
         onlooker.close()
 
 
-def test_a_few_killed_owners_lose_nothing_and_measure_nothing_twice(tmp_path):
-    prove_kills(tmp_path / "document.json", kills=4, prompts=1)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_hundred_killed_owners_lose_nothing_and_measure_nothing_twice(tmp_path):
