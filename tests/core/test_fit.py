@@ -185,6 +185,20 @@ def test_each_thing_that_is_named_would_make_it_fit_and_nothing_else_is_named(
         assert fits(available=available + missing) and not fits(available=available + missing - 1)
 
 
+@pytest.mark.parametrize(("missing_bytes", "is_named"), [(0, True), (1, False)])
+def test_what_would_fit_to_the_byte_is_a_way_and_what_lacks_one_byte_is_not(missing_bytes, is_named):
+    profile, larger = the_profile("llama3.1:8b-instruct"), MemoryProfile(file_bytes=40 * GIB)
+
+    def ways(need, profile=profile, **wished):
+        wish = a_wish(need.total - missing_bytes, total_bytes=need.total, **wished)
+        return {
+            way.code for way in check_fit(wish, "m", "q8", profile, {"q4": the_profile("llama3.1:8b-instruct")}).ways
+        }
+
+    assert ("smaller_form" in ways(memory_need(profile, 4096), larger)) is is_named
+    assert ("smaller_cache" in ways(memory_need(profile, 65_536, kv_type="q8_0"), context_tokens=65_536)) is is_named
+
+
 def test_each_way_is_a_sentence_with_the_figures_that_it_comes_to():
     entry = MODEL_CATALOG["llama3.1:8b-instruct"]
     q4, q8 = (profile_of(entry, variant) for variant in entry.variants)

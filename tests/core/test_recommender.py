@@ -15,7 +15,7 @@ from model_core.candidates import Candidate, Criteria, Machine, candidate_of
 from model_core.errors import NoSuitableModel
 from model_core.explanation import format_download, format_seconds
 from model_core.fit import Verdict, check_fit
-from model_core.memory import MemoryProfile, format_memory
+from model_core.memory import OVERHEAD_BYTES, MemoryProfile, format_memory
 from model_core.ranking import RULES, used_as
 from model_core.recommender import recommend
 from model_core.records import GIB, ModelPurpose
@@ -47,6 +47,11 @@ def reason(place, code):
 
 def codes(place):
     return [reason.code for reason in place.reasons]
+
+
+def held(need_bytes):
+    """The profile of what was measured to need so much."""
+    return MemoryProfile(file_bytes=1, measured={4096: int(need_bytes) - OVERHEAD_BYTES})
 
 
 def small(name, **changes):
@@ -257,6 +262,13 @@ def test_a_download_comes_second_only_where_it_is_larger_of_the_same_purpose_and
     assert [name for name, _ in names(ask(8, candidates=[*installed, download]))] == ["first", "second", "download"]
 
 
+def test_a_larger_download_that_is_only_tight_is_not_put_before_a_comfortable_one():
+    answer = ask(8, candidates=[small("snug"), tight := small("tight", parameters=2_000_000, memory=held(7.5 * GIB))])
+
+    assert [name for name, _ in names(answer)] == ["snug", tight.name]
+    assert "larger_download" not in codes(answer.ranked[1])
+
+
 def test_a_better_purpose_is_worth_a_download():
     candidates = with_one("llama3.2:1b-instruct", installed=True)
 
@@ -298,6 +310,15 @@ def test_another_form_of_what_failed_is_nothing_else_until_it_has_worked(priorit
     assert reason(other, "unreliable_form").text.startswith("Its 4-bit form failed here 20 of 20 times, and this one")
     assert reason(other, "behind").text.endswith("its 4-bit form failed here 20 of 20 times.")
     assert names(ask(12, priority, proved))[0] == ("llama3.1:8b-instruct", "q8")
+
+
+def test_a_form_that_failed_itself_is_told_its_own_failures_and_not_those_of_another():
+    failed = with_one("llama3.1:8b-instruct", "q4", failure_count=20)
+    answer = ask(12, candidates=with_one("llama3.1:8b-instruct", "q8", failed, failure_count=7))
+    other = next(one for one in answer.ranked if (one.model, one.quantization) == ("llama3.1:8b-instruct", "q8"))
+
+    assert reason(other, "unreliable").values["use_count"] == 7
+    assert reason(other, "behind").text.endswith("this one failed here 7 of 7 times.")
 
 
 def test_a_model_passed_over_is_not_said_to_be_missing():
@@ -538,6 +559,13 @@ def test_on_the_processor_a_model_that_nobody_waits_for_stands_behind_one_that_a
     assert reason(seventy, "speed").text.startswith("It works, slowly: expect some 0.6")
 
 
+@pytest.mark.parametrize(("tokens_per_second", "first"), [(3.0, "larger"), (2.9, "other")])
+def test_three_tokens_a_second_can_be_borne_and_fewer_cannot(tokens_per_second, first):
+    larger = small("larger", parameters=2_000_000, seen_speed=seen(tokens_per_second))
+
+    assert ask(8, candidates=[larger, small("other")]).best.model == first
+
+
 def test_what_lies_partly_in_ram_as_it_is_loaded_now_says_so():
     place = ask(8, candidates=with_one("llama3.1:8b-instruct", installed=True, gpu_share=0.62)).best
 
@@ -551,6 +579,21 @@ def test_scores_of_its_answers_are_told():
 
     assert reason(once, "scored").text == "Its answers were scored once here: 4.0 of 5 on average."
     assert reason(often, "scored").text == "Its answers were scored 1,200 times here: 4.2 of 5 on average."
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({}, "its own answers were not scored often enough here"),
+        ({"score": 1.0, "score_count": 2}, "its own answers were not scored often enough here"),
+        ({"score": 1.0, "score_count": 3}, "its own answers were scored 1.0 here"),
+    ],
+)
+def test_what_is_scored_lower_is_told_its_own_scores(scores, words):
+    answer = ask(8, candidates=[small("liked", score=5.0, score_count=50), small("other", **scores)])
+
+    assert answer.best.model == "liked"
+    assert reason(answer.ranked[1], "behind").text == f"Stands behind liked (4-bit): {words}."
 
 
 @pytest.mark.parametrize(
