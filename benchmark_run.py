@@ -75,6 +75,7 @@ class BenchmarkRun(JobRun[Benchmark]):
         logger.info("benchmark started id=%s models=%s", self.job.id, ",".join(self._models))
         self._leave_out_what_has_changed()
         while (turn := benchmarks.next_turn(self.job)) is not None:
+            self._obey()
             self._take(turn)
         if failure := benchmarks.failure_of(self.job):
             raise failure
@@ -98,6 +99,7 @@ class BenchmarkRun(JobRun[Benchmark]):
             return
         self._show(f"round {turn.round} of {self.job.runs}: {model.name}")
         for prompt, photo in turn.asks:
+            self._obey()
             result = self._ask(model, Result(model=model.name, round=turn.round, prompt=prompt, photo=photo))
             self._note(benchmarks.with_result(self.job, result, self._desk.now_text()))
             if self._is_given_up(model.name):

@@ -94,7 +94,9 @@ class JobRun(Generic[J]):
 
     def order(self, state: Any) -> None:
         """Have the work end in this state, as soon as it can be left for it."""
-        self._order = state
+        # Who closes the program takes back nothing that was wished before.
+        if self._order is None or state != self._desk.kind.interrupted:
+            self._order = state
         self.wake()
 
     @property

@@ -594,6 +594,21 @@ def test_it_is_cancelled_within_a_second_wherever_it_stands(managers, simulator,
     until(lambda: not leftovers(), "the end of what was asked of Ollama", 2.0)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process's manager"])
+@pytest.mark.parametrize("fails", [False, True], ids=["that succeed", "that fail"])
+def test_it_is_cancelled_among_answers_that_come_too_quickly_to_be_waited_for(managers, simulator, fails, elsewhere):
+    owner = managers()
+    simulator.pace.tokens_per_second = 50_000
+    job = owner.start_benchmark([ONE], ["Rate it."] * 20, runs=20)
+    until(lambda: owner.benchmark(job.id).done > 2)
+    if fails:
+        simulator.set_fault("runner_crash", after_tokens=0)
+
+    cancelled = soon(lambda: (managers() if elsewhere else owner).cancel_benchmark(job.id))
+
+    assert (cancelled.state, cancelled.done < cancelled.total) == (S.CANCELLED, True)
+
+
 def test_a_load_that_was_cancelled_is_given_up_by_ollama_too(manager, simulator):
     simulator.set_fault("slow_load", seconds=60)
     job = manager.start_benchmark([ONE], SHORT)
@@ -738,6 +753,19 @@ def test_closing_leaves_it_interrupted_with_what_it_has_and_another_goes_on(mana
     assert taken.id == job.id
     assert done.results[0] == left.results[0]
     assert (done.state, len(done.results)) == (S.COMPLETED, 4)
+
+
+def test_closing_takes_nothing_back_that_was_wished_before(managers, simulator):
+    one, two = managers(), managers()
+    simulator.set_fault("slow_answer", times=1, endpoint="/api/show", seconds=0.4)  # cannot be left at once
+    job = one.start_benchmark([ONE], SHORT)
+    until(lambda: any(request.path == "/api/show" for request in list(simulator.requests)))
+    cancelling = Answer(lambda: one.cancel_benchmark(job.id))
+    until(lambda: one._benchmarks._runs[job.id].is_leaving)
+
+    one.close()
+
+    assert cancelling.get().state is two.benchmark(job.id).state is S.CANCELLED
 
 
 def test_photos_of_an_interrupted_one_wait_for_who_goes_on(managers, simulator):
