@@ -161,7 +161,7 @@ class BenchmarkRun(JobRun[Benchmark]):
             return ask.model_copy(update={"error": error.happened})
         except OSError as error:
             return ask.model_copy(update={"error": f"The photo could not be read ({error.strerror or error})."})
-        return benchmark_results.result_of(ask, answer, first_piece_s)
+        return benchmark_results.result_of(ask, answer, first_piece_s, self.job.answer_tokens)
 
     def _answered(
         self, model: BenchmarkModel, prompt: int, photo: int | None, most_tokens: int

@@ -183,12 +183,15 @@ def speeds(jobs: Iterable[Benchmark], *, gpu: str | None, simulated: bool) -> di
 # --- one answer ------------------------------------------------------------------------------------------------------
 
 
-def result_of(ask: Result, answer: Answer, first_piece_s: float | None) -> Result:
+def result_of(ask: Result, answer: Answer, first_piece_s: float | None, most_tokens: int) -> Result:
     """Return what was measured of an answer.
 
     ask            of which model, prompt and photo, in which round
     first_piece_s  from the request to its first piece, a load included
+    most_tokens    so long it was allowed to become
     """
+    if error := _what_is_missing(answer, most_tokens):
+        return ask.model_copy(update={"error": error, "done_reason": answer.done_reason})
     load_s = answer.load_seconds or 0.0
     reloaded = load_s >= RELOADED_FROM_S
     is_long = (answer.answer_tokens or 0) >= FEWEST_TOKENS_FOR_A_RATE
@@ -205,6 +208,18 @@ def result_of(ask: Result, answer: Answer, first_piece_s: float | None) -> Resul
             "answer": answer.text,
         }
     )
+
+
+def _what_is_missing(answer: Answer, most_tokens: int) -> str | None:
+    """Return why an answer that has ended is none, None where it is whole: saying nothing would be the fastest."""
+    if not answer.text.strip() and not (answer.thinking or "").strip():
+        return "The answer was empty."
+    if answer.done_reason == "length" and answer.answer_tokens is not None and answer.answer_tokens < most_tokens:
+        return (
+            f"The answer was cut short after {answer.answer_tokens:,} of {most_tokens:,} tokens: the context was full. "
+            "Take a longer context, or a shorter prompt."
+        )
+    return None
 
 
 def _without(whole_s: float | None, part_s: float) -> float | None:

@@ -32,7 +32,8 @@ WARM_S = 0.0015
 
 
 def an_answer(**known):
-    figures = {
+    facts = {
+        "text": "Soft light.",
         "total_seconds": 3.0 + WARM_S,
         "load_seconds": WARM_S,
         "answer_seconds": 2.0,
@@ -41,7 +42,11 @@ def an_answer(**known):
         "tokens_per_second": 40.0,
         "done_reason": "length",
     }
-    return Answer(model="a", text="Soft light.", **(figures | known))
+    return Answer(model="a", **(facts | known))
+
+
+def measured_of(answer, first_piece_s=0.7):
+    return result_of(ASK, answer, first_piece_s, most_tokens=80)
 
 
 def running(size=3 * GIB, on_card=3 * GIB, context=4096):
@@ -102,7 +107,7 @@ def test_figures_of_the_demonstration_count_for_nothing_but_the_demonstration():
 
 
 def test_a_warm_answer_is_told_as_ollama_measured_it():
-    result = result_of(ASK, an_answer(), first_piece_s=0.7)
+    result = measured_of(an_answer(), first_piece_s=0.7)
 
     assert (result.tokens_per_second, result.first_token_seconds) == (40.0, 0.7)
     assert result.answer_seconds == pytest.approx(3.0)
@@ -111,7 +116,7 @@ def test_a_warm_answer_is_told_as_ollama_measured_it():
 
 
 def test_where_the_model_had_been_pushed_out_the_load_is_told_apart():
-    result = result_of(ASK, an_answer(load_seconds=6.0, total_seconds=9.0), first_piece_s=6.7)
+    result = measured_of(an_answer(load_seconds=6.0, total_seconds=9.0), first_piece_s=6.7)
 
     assert (result.reloaded, result.load_seconds) == (True, 6.0)
     assert result.first_token_seconds == pytest.approx(0.7)
@@ -120,11 +125,11 @@ def test_where_the_model_had_been_pushed_out_the_load_is_told_apart():
 
 @pytest.mark.parametrize(("load_s", "reloaded"), [(RELOADED_FROM_S, True), (RELOADED_FROM_S - 1e-9, False)])
 def test_a_load_is_what_takes_longer_than_looking_for_a_warm_model(load_s, reloaded):
-    assert result_of(ASK, an_answer(load_seconds=load_s), 0.7).reloaded is reloaded
+    assert measured_of(an_answer(load_seconds=load_s), 0.7).reloaded is reloaded
 
 
 def test_two_clocks_never_make_a_time_below_zero():
-    result = result_of(ASK, an_answer(load_seconds=6.0, total_seconds=5.9), first_piece_s=5.99)
+    result = measured_of(an_answer(load_seconds=6.0, total_seconds=5.9), first_piece_s=5.99)
 
     assert (result.first_token_seconds, result.answer_seconds) == (0.0, 0.0)
 
@@ -133,16 +138,43 @@ def test_two_clocks_never_make_a_time_below_zero():
     ("tokens", "rate"), [(FEWEST_TOKENS_FOR_A_RATE, 40.0), (FEWEST_TOKENS_FOR_A_RATE - 1, None), (None, None)]
 )
 def test_an_answer_of_a_few_words_has_no_speed(tokens, rate):
-    assert result_of(ASK, an_answer(answer_tokens=tokens), 0.7).tokens_per_second == rate
+    assert measured_of(an_answer(answer_tokens=tokens, done_reason="stop")).tokens_per_second == rate
 
 
 def test_what_ollama_does_not_tell_stays_unknown():
-    silent = Answer(model="a", text="")
+    silent = Answer(model="a", text="Soft light.")
 
-    result = result_of(ASK, silent, None)
+    result = measured_of(silent, None)
 
     assert (result.tokens_per_second, result.first_token_seconds, result.answer_seconds) == (None, None, None)
-    assert result.answer == ""
+    assert result.error is None
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"text": " \n"}, "The answer was empty."),
+        ({"text": "", "thinking": " "}, "The answer was empty."),
+        ({"answer_tokens": 79}, "cut short after 79 of 80 tokens: the context was full"),
+    ],
+)
+def test_an_answer_that_says_nothing_or_broke_off_is_a_failure_and_not_the_fastest(known, words):
+    result = measured_of(an_answer(**known))
+
+    assert words in result.error
+    assert (result.tokens_per_second, result.first_token_seconds, result.answer_seconds) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"text": "", "thinking": "Hm."},  # there are models that cannot be told not to
+        {"answer_tokens": 3, "done_reason": "stop"},
+        {"answer_tokens": None},
+    ],
+)
+def test_an_answer_that_ended_by_itself_is_whole_however_short(known):
+    assert measured_of(an_answer(**known)).error is None
 
 
 # --- one load --------------------------------------------------------------------------------------------------------
