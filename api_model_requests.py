@@ -15,7 +15,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from api_model_problems import PayloadTooLarge
-from model_core.benchmark_records import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNS, DEFAULT_SEED
+from model_core.benchmark_records import DEFAULT_ANSWER_TOKENS, DEFAULT_SEED
 from model_core.benchmarks import check_photos
 from model_core.errors import InvalidRequest
 from model_core.memory import DEFAULT_CONTEXT_TOKENS
@@ -114,7 +114,7 @@ class Measure(Asked):
     models: list[str]
     prompts: list[str] | None = None
     images: list[str] = []
-    runs: int = Field(default=DEFAULT_RUNS, strict=True)
+    runs: int | None = Field(default=None, strict=True)
     answer_tokens: int = Field(default=DEFAULT_ANSWER_TOKENS, strict=True)
     context_tokens: int = Field(default=DEFAULT_CONTEXT_TOKENS, strict=True)
     seed: int = Field(default=DEFAULT_SEED, strict=True)

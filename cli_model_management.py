@@ -660,7 +660,7 @@ _A_FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="Ask this; may be given several times.")
 @click.option("--prompt-file", "files", type=_A_FILE, multiple=True, help="Ask what stands in this file.")
 @click.option("--photo", "photos", type=_A_FILE, multiple=True, help="Ask it of this photo; for models that see.")
-@click.option("--runs", type=int, metavar="N", help="How often each is asked; 3 when left out.")
+@click.option("--runs", type=int, metavar="N", help="How often; left out: as it takes to tell a difference.")
 @click.option("--csv", "table", type=_A_FILE, help="Write every single answer's figures to this file, too.")
 @click.pass_obj
 def benchmark(
@@ -679,7 +679,7 @@ def benchmark(
     to go on later; one of a service goes on.
 
     \b
-    Example: junmai-models benchmark llama3.2:1b-instruct llama3.2:3b-instruct --runs 5
+    Example: junmai-models benchmark llama3.2:1b-instruct llama3.2:3b-instruct
     Example: junmai-models benchmark gemma3:4b qwen2.5vl:7b --photo wedding.jpg --csv wedding.csv
     """
     asked = [*prompts, *map(_read_text, files)]

@@ -58,7 +58,6 @@ from model_core.advice import Fit
 from model_core.benchmark_comparison import BenchmarkComparison
 from model_core.benchmark_records import (
     DEFAULT_ANSWER_TOKENS,
-    DEFAULT_RUNS,
     DEFAULT_SEED,
     Benchmark,
     BenchmarkModel,
@@ -739,7 +738,7 @@ class ModelManager:
         models: Iterable[str],
         prompts: Iterable[str] | None = None,
         photos: Iterable[bytes | str | PathLike[str]] = (),
-        runs: int = DEFAULT_RUNS,
+        runs: int | None = None,
         *,
         answer_tokens: int = DEFAULT_ANSWER_TOKENS,
         context_tokens: int = memory.DEFAULT_CONTEXT_TOKENS,

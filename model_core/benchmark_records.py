@@ -21,7 +21,6 @@ from model_core.records import Job, Record
 
 FORMAT = 1
 
-DEFAULT_RUNS = 3
 # Enough for a steady rate, and about what a rating with a reason or a short critique takes.
 DEFAULT_ANSWER_TOKENS = 128
 DEFAULT_SEED = 42
@@ -82,6 +81,7 @@ class Result(Record):
     tokens_per_second    of the answer alone; None also where it is too short to have a speed
     first_token_seconds  from the request to the first piece of the answer, without a load
     answer_seconds       from the request to the end of the answer, without a load
+    load                 the load that came before it, as a place in the benchmark's list
     load_seconds         where the model had been pushed out of memory and was loaded again
     answer               its beginning, of the first that succeeded with this model, prompt and photo
     """
@@ -96,6 +96,7 @@ class Result(Record):
     answer_tokens: int | None = None
     prompt_tokens: int | None = None
     done_reason: str | None = None
+    load: int | None = None
     reloaded: bool = False
     load_seconds: float | None = None
     error: str | None = None
@@ -138,7 +139,7 @@ class Benchmark(Job):
     models: tuple[BenchmarkModel, ...]
     prompts: tuple[str, ...]
     photos: tuple[Photo, ...] = ()
-    runs: int = DEFAULT_RUNS
+    runs: int = 1
     answer_tokens: int = Field(default=DEFAULT_ANSWER_TOKENS, description="so long an answer may become")
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
     seed: int = DEFAULT_SEED

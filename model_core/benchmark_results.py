@@ -9,18 +9,19 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from model_core import loading
 from model_core.benchmark_records import Benchmark, BenchmarkModel, Figures, Load, ModelSummary, Result
-from model_core.judgement import Judgement, judge_pairs, judge_rates
+from model_core.judgement import Judgement, Rounds, judge, judge_rates, judge_rounds
 from model_core.memory import format_memory
 from model_core.records import Answer, RunningModel
 from model_core.speed import Speed, measured
 
-# What can be compared between models, and whether more of it is better.
-METRICS = {"tokens_per_second": True, "first_token_seconds": False, "answer_seconds": False, "load_seconds": False}
+# What is measured of each answer, and whether more of it is better.
+OF_ANSWERS = {"tokens_per_second": True, "first_token_seconds": False, "answer_seconds": False}
 
 # llama.cpp's server counts all tokens, and the time from the first one on (t_token_generation), so that a rate over n
 # is too high by n/(n-1): of a shorter answer than this it would say nothing.
@@ -61,24 +62,6 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def samples(job: Benchmark, metric: str) -> dict[str, dict[Hashable, float]]:
-    """Return every value of one of METRICS that was measured, by model, then by what it was measured at.
-
-    Values of two models under the same key were measured side by side: in the same round, on the same prompt and photo.
-    """
-    found: dict[str, dict[Hashable, float]] = {model.name: {} for model in job.models}
-    for model, place, value in _measured(job, metric):
-        if value is not None:
-            found[model][place] = value
-    return found
-
-
-def _measured(job: Benchmark, metric: str) -> Iterable[tuple[str, Hashable, float | None]]:
-    if metric == "load_seconds":
-        return ((load.model, load.round, load.seconds) for load in job.loads)
-    return ((one.model, (one.round, one.prompt, one.photo), getattr(one, metric)) for one in job.results)
-
-
 def differences(job: Benchmark) -> dict[str, Judgement]:
     """Return by metric whether one model is ahead of all others; empty for one model alone.
 
@@ -86,16 +69,32 @@ def differences(job: Benchmark) -> dict[str, Judgement]:
     """
     if len(job.models) < 2:
         return {}
+    names = [model.name for model in job.models]
     found = {
-        metric: judge_pairs(samples(job, metric), higher_is_better=more_is_better)
-        for metric, more_is_better in METRICS.items()
+        metric: judge_rounds({name: _rounds(job, name, metric) for name in names}, higher_is_better=more_is_better)
+        for metric, more_is_better in OF_ANSWERS.items()
     }
+    # Loads do not stand side by side: who spoke last in a round is still there in the next.
+    found["load_seconds"] = judge({name: Counter(_load_seconds(job, name)) for name in names}, higher_is_better=False)
     if any(result.error for result in job.results):
-        found["success_rate"] = judge_rates(
-            {model.name: _successes([one for one in job.results if one.model == model.name]) for model in job.models},
-            "answers",
-        )
+        found["success_rate"] = judge_rates({name: _successes(_results(job, name)) for name in names}, "answers")
     return found
+
+
+def _results(job: Benchmark, model: str) -> list[Result]:
+    return [result for result in job.results if result.model == model]
+
+
+def _load_seconds(job: Benchmark, model: str) -> list[float]:
+    return [load.seconds for load in job.loads if load.model == model and load.seconds is not None]
+
+
+def _rounds(job: Benchmark, model: str, metric: str) -> Rounds:
+    rounds: dict[Hashable, dict[Hashable, float]] = defaultdict(dict)
+    for result in _results(job, model):
+        if (value := getattr(result, metric)) is not None:
+            rounds[result.round][result.prompt, result.photo] = value
+    return rounds
 
 
 def _successes(results: Sequence[Result]) -> tuple[int, int]:
@@ -104,22 +103,19 @@ def _successes(results: Sequence[Result]) -> tuple[int, int]:
 
 def summaries(job: Benchmark) -> tuple[ModelSummary, ...]:
     """Return what was found of each model so far, in the order in which they were named."""
-    values = {metric: samples(job, metric) for metric in METRICS}
-    return tuple(
-        _summary(job, name, {metric: values[metric][name].values() for metric in METRICS})
-        for name in (model.name for model in job.models)
-    )
+    return tuple(_summary(job, model) for model in job.models)
 
 
-def _summary(job: Benchmark, name: str, values: Mapping[str, Iterable[float]]) -> ModelSummary:
-    results = [result for result in job.results if result.model == name]
+def _summary(job: Benchmark, model: BenchmarkModel) -> ModelSummary:
+    name, results = model.name, _results(job, model.name)
     held = next((load for load in reversed(job.loads) if load.model == name and load.size_bytes is not None), None)
     summary = ModelSummary(
         model=name,
         runs=len(results),
         failures=sum(result.error is not None for result in results),
-        given_up=next(model.given_up for model in job.models if model.name == name),
-        **{metric: figures(found) for metric, found in values.items()},
+        given_up=model.given_up,
+        **{metric: figures(getattr(result, metric) for result in results) for metric in OF_ANSWERS},
+        load_seconds=figures(_load_seconds(job, name)),
         size_bytes=held.size_bytes if held else None,
         size_vram_bytes=held.size_vram_bytes if held else None,
         gpu_share=held.gpu_share if held else None,
@@ -254,9 +250,8 @@ def as_csv(job: Benchmark) -> str:
     load_seconds  of the load before this model's turn in that round; of the answer itself where it was loaded again
     """
     models = {model.name: model for model in job.models}
-    loads = {(load.model, load.round): load for load in job.loads}
     rows = [
-        _row(job, models[result.model], loads.get((result.model, result.round), _NO_LOAD), result)
+        _row(job, models[result.model], _NO_LOAD if result.load is None else job.loads[result.load], result)
         for result in job.results
     ]
     table = io.StringIO()

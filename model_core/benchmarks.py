@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from model_core import advice, benchmark_results, names
+from model_core import advice, benchmark_results, judgement, names
 from model_core.benchmark_prompts import default_prompts
 from model_core.benchmark_records import Benchmark, BenchmarkModel, BenchmarkState, Load, Photo, Result
 from model_core.errors import BenchmarkFailed, InvalidRequest, ModelManagerError, from_facts
@@ -53,6 +53,7 @@ MOST_MODELS = 8
 MOST_PROMPTS, LONGEST_PROMPT = 20, 8000
 MOST_PHOTOS, LARGEST_PHOTO_BYTES = 10, 10 * 2**20
 MOST_RUNS = 20
+RUNS_OF_ONE = 3  # where nothing is compared
 MOST_ANSWERS = 600
 ANSWER_TOKENS = (16, 2048)
 LONGEST_KEPT_ANSWER = 1000
@@ -110,10 +111,14 @@ def check(
     """Return what is asked for. Raises InvalidRequest naming the field.
 
     prompts  None: the default ones
+    runs     None: as many as it takes to tell a difference from chance, or as there may be
     """
     asked_of = _texts("models", models, MOST_MODELS)
     asked = default_prompts(with_photos=bool(photos)) if prompts is None else _checked_prompts(prompts)
     check_photos(photos)
+    of_a_run = len(asked_of) * len(asked) * max(1, len(photos))
+    if runs is None:
+        runs = max(1, min(_runs_that_tell(len(asked_of)), MOST_ANSWERS // of_a_run))
     _whole("runs", runs, 1, MOST_RUNS)
     _whole("answer_tokens", answer_tokens, *ANSWER_TOKENS)
     _whole("seed", seed, 0, 2**31 - 1)
@@ -124,7 +129,7 @@ def check(
             f"must be more than the {answer_tokens:,} that an answer may have",
             "A prompt needs room, too.",
         )
-    answers = len(asked_of) * len(asked) * max(1, len(photos)) * runs
+    answers = of_a_run * runs
     if answers > MOST_ANSWERS:
         raise InvalidRequest(
             "runs",
@@ -133,6 +138,10 @@ def check(
             "Take fewer of something.",
         )
     return Asked(asked_of, asked, runs, answer_tokens, context_tokens, seed)
+
+
+def _runs_that_tell(models: int) -> int:
+    return RUNS_OF_ONE if models == 1 else judgement.least_of_rounds(models - 1)
 
 
 def _checked_prompts(prompts: Any) -> tuple[str, ...]:
@@ -282,6 +291,8 @@ def with_result(job: Benchmark, result: Result, at: str) -> Benchmark:
     """Return the benchmark with one answer more; the model is given up where it has only failed at its start."""
     before = [one for one in job.results if one.model == result.model]
     again = any((one.prompt, one.photo) == (result.prompt, result.photo) and one.answer is not None for one in before)
+    loads = [place for place, load in enumerate(job.loads) if load.model == result.model]
+    result = result.model_copy(update={"load": loads[-1] if loads else None})
     if result.answer is not None:
         result = result.model_copy(update={"answer": None if again else result.answer[:LONGEST_KEPT_ANSWER]})
     job = job.model_copy(update={"results": (*job.results, result)})

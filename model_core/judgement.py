@@ -3,11 +3,15 @@
 Values (times, speeds, ratings) are compared by the test of Mann and Whitney (1947): of all pairs of one value of each,
 in how many is the one ahead? It asks nothing of how the values lie, so one outlier decides nothing. Up to EXACT values
 of both together chance is counted out, equal values included; beyond, it is the normal approximation with the
-corrections for equal values and for continuity (Lehmann, Nonparametrics, 1975, chapter 1). Values that were measured
-side by side are compared in their pairs, by the test of Wilcoxon (signed_rank.py).
+corrections for equal values and for continuity (Lehmann, Nonparametrics, 1975, chapter 1).
 
-Rates are compared by the interval of their difference that Newcombe (Statistics in Medicine 17, 1998, p. 873) calls
-method 10, made of two intervals of Wilson (1927): it holds also where all succeeded, or none.
+Values that were measured side by side, round after round, are compared in their pairs by the test of Wilcoxon
+(signed_rank.py). A round counts once: what disturbs one answer of it disturbs its neighbours, and to count each would
+be to count the disturbance several times.
+
+Rates are compared by Fisher's exact test (1935): of all ways of dealing out as many successes to as many uses, in how
+many are the two as unequal, or more? Where those are too many to count, it is the normal approximation, corrected for
+continuity (Yates 1934).
 
 Of more than two, the one that is ahead must be ahead of each other one of which there is anything to compare. The more
 others, the sooner chance shows one such difference, which Holm's procedure (1979) makes up for.
@@ -20,10 +24,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import comb, erfc, sqrt
+from statistics import median
 from typing import Any, Literal, TypeVar
 
 from model_core.records import Record
-from model_core.signed_rank import lean_of
+from model_core.signed_rank import lean_of, share_above
 
 T = TypeVar("T")
 
@@ -36,7 +41,10 @@ Values = Mapping[float, int] | Mapping[int, int]
 
 MANN_WHITNEY = "Mann-Whitney U test"
 WILCOXON = "Wilcoxon signed-rank test"
-NEWCOMBE = "Newcombe's interval of the difference of two rates"
+FISHER = "Fisher's exact test"
+
+# Of one model, by the round in which they were measured: the values, by what was asked.
+Rounds = Mapping[Hashable, Mapping[Hashable, float]]
 
 
 class Judgement(Record):
@@ -47,7 +55,7 @@ class Judgement(Record):
     p_value  how often chance alone would show as much, 0 to 1; None where there are too few values
     test     what decided
     text     the same as a sentence
-    sizes    how many values each model has
+    sizes    how many values each model has, or rounds
     """
 
     winner: str | None
@@ -100,15 +108,13 @@ def judge(samples: Mapping[str, Values], *, higher_is_better: bool) -> Judgement
     return _judged(best, duels, MANN_WHITNEY, sizes)
 
 
-def judge_pairs(samples: Mapping[str, Mapping[Hashable, float]], *, higher_is_better: bool) -> Judgement:
+def judge_rounds(samples: Mapping[str, Rounds], *, higher_is_better: bool) -> Judgement:
     """Return whether one of several models is better than every other, by what was measured side by side.
-
-    samples  of each model its values, by what it shares with those of the others, such as round and prompt
 
     Raises ValueError for fewer than two models.
 
-    >>> fast, slow = dict.fromkeys(range(6), 40.0), dict.fromkeys(range(6), 9.0)
-    >>> found = judge_pairs({"1b": fast, "8b": slow}, higher_is_better=True)
+    >>> fast, slow = ({number: {"prompt": rate} for number in range(6)} for rate in (40.0, 9.0))
+    >>> found = judge_rounds({"1b": fast, "8b": slow}, higher_is_better=True)
     >>> found.winner, found.p_value
     ('1b', 0.03125)
     """
@@ -120,20 +126,19 @@ def judge_pairs(samples: Mapping[str, Mapping[Hashable, float]], *, higher_is_be
         for other in samples
         if one != other
     }
-    if few := _too_few_pairs(sizes, min(map(len, gains.values())), len(samples) - 1):
+    if few := _too_few_rounds(sizes, min(map(len, gains.values())), len(samples) - 1):
         return few
-    lean = {pair: lean_of(values) for pair, values in gains.items()}
-    best = _best(samples, lambda one, other: lean[one, other].share)
-    duels = [
-        _Duel(
-            f"{best} is ahead of {rival} in {sum(gain > 0 for gain in gains[best, rival])} "
-            f"of {len(gains[best, rival])} pairs",
-            lean[best, rival].p_value if lean[best, rival].share > 0.5 else 1.0,
-        )
-        for rival in samples
-        if rival != best
-    ]
+    best = _best(samples, lambda one, other: share_above(gains[one, other]))
+    duels = [_duel_of_rounds(best, rival, gains[best, rival]) for rival in samples if rival != best]
     return _judged(best, duels, WILCOXON, sizes)
+
+
+def _duel_of_rounds(best: str, rival: str, gains: Sequence[float]) -> _Duel:
+    lean = lean_of(gains)
+    return _Duel(
+        f"{best} is ahead of {rival} in {sum(gain > 0 for gain in gains)} of {len(gains)} rounds",
+        lean.p_value if lean.share > 0.5 else 1.0,
+    )
 
 
 def judge_rates(rates: Mapping[str, tuple[int, int]], what: str = "uses") -> Judgement:
@@ -146,7 +151,7 @@ def judge_rates(rates: Mapping[str, tuple[int, int]], what: str = "uses") -> Jud
     """
     sizes = {model: tries for model, (_, tries) in rates.items()}
     rates = _comparable(rates, sizes)
-    if few := _too_few(sizes, what, NEWCOMBE, rates):
+    if few := _too_few(sizes, what, FISHER, rates):
         return few
     best = max(rates, key=lambda model: rates[model][0] / rates[model][1])
     won, tries = rates[best]
@@ -158,7 +163,7 @@ def judge_rates(rates: Mapping[str, tuple[int, int]], what: str = "uses") -> Jud
         for rival, (rival_won, rival_tries) in rates.items()
         if rival != best
     ]
-    return _judged(best, duels, NEWCOMBE, sizes)
+    return _judged(best, duels, FISHER, sizes)
 
 
 # --- one against every other -----------------------------------------------------------------------------------------
@@ -214,11 +219,12 @@ def _too_few(sizes: dict[str, int], what: str, test: str, compared: Iterable[str
     return Judgement(winner=None, word="too_few", p_value=None, test=test, text=text, sizes=sizes)
 
 
-def _too_few_pairs(sizes: dict[str, int], fewest: int, rivals: int) -> Judgement | None:
-    needed = least_of_pairs(rivals)
+def _too_few_rounds(sizes: dict[str, int], fewest: int, rivals: int) -> Judgement | None:
+    needed = least_of_rounds(rivals)
     if fewest >= needed:
         return None
-    text = f"Too few values to tell: {fewest or 'none'} were measured side by side; {needed} are needed."
+    had = "no round was" if not fewest else "1 round was" if fewest == 1 else f"{fewest} rounds were"
+    text = f"Too few rounds to tell: {had} measured side by side; {needed} are needed."
     return Judgement(winner=None, word="too_few", p_value=None, test=WILCOXON, text=text, sizes=sizes)
 
 
@@ -231,10 +237,10 @@ def least_of_each(rivals: int) -> int:
     return next(size for size in count(LEAST) if rivals * 2 / comb(2 * size, size) <= ALPHA)
 
 
-def least_of_pairs(rivals: int) -> int:
-    """Return how many pairs are needed: with fewer, not even the clearest order would be proof.
+def least_of_rounds(rivals: int) -> int:
+    """Return how many rounds are needed: with fewer, not even the clearest order would be proof.
 
-    >>> least_of_pairs(1), least_of_pairs(2), least_of_pairs(7)
+    >>> least_of_rounds(1), least_of_rounds(2), least_of_rounds(7)
     (6, 7, 9)
     """
     return next(size for size in count(LEAST) if rivals * 2 / 2**size <= ALPHA)
@@ -313,53 +319,79 @@ def _ranked(one: Mapping[Any, int], other: Mapping[Any, int]) -> _Ranked:
     return _Ranked(sum(one.values()), others_below, tuple(ties), pairs_above)
 
 
-# --- pairs of values -------------------------------------------------------------------------------------------------
+# --- rounds ----------------------------------------------------------------------------------------------------------
 
 
-def _gains(one: Mapping[Hashable, float], other: Mapping[Hashable, float], higher_is_better: bool) -> list[float]:
-    """Return by how much the one is better, in each pair that is whole."""
+def _gains(one: Rounds, other: Rounds, higher_is_better: bool) -> list[float]:
+    """Return by how much the one is better in each round, in the middle of what both were asked."""
     sign = 1 if higher_is_better else -1
-    return [sign * (value - other[pair]) for pair, value in one.items() if pair in other]
+    shared = [(values, other[number]) for number, values in one.items() if number in other]
+    gains = [[sign * (here[asked] - there[asked]) for asked in here if asked in there] for here, there in shared]
+    return [median(of_round) for of_round in gains if of_round]
 
 
 # --- rates -----------------------------------------------------------------------------------------------------------
 
+# Up to so wide a spread of the ways, in successes, they are counted: ten times as far lies nothing that counts.
+_COUNTED_SPREAD = 100
+# Ways that are as likely differ in the last digits only, by how they were reckoned.
+_AS_LIKELY = 1 + 1e-9
+
 
 def p_of_rates(one: tuple[int, int], other: tuple[int, int]) -> float:
-    """Return at which level Newcombe's interval of the difference just reaches 0: how often chance shows as much."""
-    low, high = sorted((one, other), key=lambda rate: rate[0] / rate[1])
-    difference = high[0] / high[1] - low[0] / low[1]
-    if difference == 0:
-        return 1.0
-    narrow, wide = 0.0, 40.0  # in standard deviations; 40 of them leave 0 to chance
-    for _ in range(60):
-        middle = (narrow + wide) / 2
-        narrow, wide = (middle, wide) if newcombe_interval(high, low, middle)[0] > 0 else (narrow, middle)
-    return erfc(narrow / sqrt(2))
+    """Return how often chance alone would make two rates as unequal as they are, 0 to 1 (two-sided).
 
+    A rate is its successes, and out of how many.
 
-def newcombe_interval(one: tuple[int, int], other: tuple[int, int], deviations: float) -> tuple[float, float]:
-    """Return between which bounds the difference of two rates lies, for a confidence of so many standard deviations.
-
-    >>> [round(bound, 4) for bound in newcombe_interval((56, 70), (48, 80), 1.959964)]
-    [0.0524, 0.3339]
+    >>> round(p_of_rates((5, 5), (2, 5)), 4)
+    0.1667
     """
-    rate, other_rate = one[0] / one[1], other[0] / other[1]
-    (low, high), (other_low, other_high) = wilson_interval(*one, deviations), wilson_interval(*other, deviations)
-    difference = rate - other_rate
-    return (
-        difference - sqrt((rate - low) ** 2 + (other_high - other_rate) ** 2),
-        difference + sqrt((high - rate) ** 2 + (other_rate - other_low) ** 2),
-    )
+    ways = _Ways(one[0] + other[0], one[1], other[1])
+    return ways.exact_p(one[0]) if ways.spread <= _COUNTED_SPREAD else ways.approximate_p(one[0])
 
 
-def wilson_interval(won: int, tries: int, deviations: float) -> tuple[float, float]:
-    """Return between which bounds a rate lies, for a confidence of so many standard deviations.
+@dataclass(frozen=True)
+class _Ways:
+    """How many of so many successes fall to the one, if chance deals them out (the hypergeometric distribution)."""
 
-    >>> [round(bound, 3) for bound in wilson_interval(10, 10, 1.959964)]
-    [0.722, 1.0]
-    """
-    rate, square = won / tries, deviations**2
-    centre = (rate + square / (2 * tries)) / (1 + square / tries)
-    reach = deviations / (1 + square / tries) * sqrt(rate * (1 - rate) / tries + square / (4 * tries**2))
-    return centre - reach, centre + reach
+    successes: int
+    tries: int
+    other_tries: int
+
+    @property
+    def middle(self) -> float:
+        return self.successes * self.tries / (self.tries + self.other_tries)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation."""
+        together = self.tries + self.other_tries
+        failures = together - self.successes
+        return sqrt(self.middle * (failures / together) * (self.other_tries / max(1, together - 1)))
+
+    def exact_p(self, won: int) -> float:
+        """Add up all outcomes that are as unlikely as this one, or more."""
+        least, most = max(0, self.successes - self.other_tries), min(self.successes, self.tries)
+        start = min(max(round(self.middle), least), most)
+        likely = dict([*self._likelihoods(start, most, 1), *self._likelihoods(start, least, -1)])
+        limit = likely.get(won, 0.0) * _AS_LIKELY
+        return min(1.0, sum(one for one in likely.values() if one <= limit) / sum(likely.values()))
+
+    def _likelihoods(self, start: int, end: int, step: int) -> Iterable[tuple[int, float]]:
+        """Yield outcomes with how likely each is beside the first, until that is next to nothing."""
+        likely = 1.0
+        for won in range(start, end + step, step):
+            yield won, likely
+            likely *= self._next_to(won, step)
+            if likely < 1e-300:
+                return
+
+    def _next_to(self, won: int, step: int) -> float:
+        """Return how much more likely the next outcome is."""
+        of_other = self.successes - won
+        if step > 0:
+            return of_other * (self.tries - won) / ((won + 1) * (self.other_tries - of_other + 1))
+        return won * (self.other_tries - of_other) / ((of_other + 1) * (self.tries - won + 1))
+
+    def approximate_p(self, won: int) -> float:
+        return erfc(max(0.0, abs(won - self.middle) - 0.5) / (self.spread * sqrt(2)))

@@ -1,7 +1,7 @@
 """The test of Wilcoxon (Biometrics Bulletin 1, 1945, p. 80): whether the differences of pairs lean to one side.
 
-It is the one for what was measured side by side, such as two models on the same prompt in the same round: what differs
-between the pairs themselves, a long prompt or a warm card, does not enter. Up to EXACT differences chance is counted
+It is the one for what was measured side by side, such as two models in the same round: what differs between the pairs
+themselves, such as a card that grows warm, does not enter. Up to EXACT differences chance is counted
 out, equal sizes included; beyond, it is the normal approximation with the corrections for equal sizes and for
 continuity (Lehmann, Nonparametrics, 1975, chapter 3). A difference of 0 speaks for neither side and is left out.
 """
@@ -33,23 +33,30 @@ def lean_of(differences: Iterable[float]) -> Lean:
     >>> lean_of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     Lean(share=1.0, p_value=0.03125)
     """
-    known = [difference for difference in differences if difference]
-    if not known:
+    ranks, above = _ranked(differences)
+    if not ranks:
         return Lean(0.5, 1.0)
-    sizes = sorted(Counter(map(abs, known)).items())
-    ranks = _ranks(sizes)
-    above, together = sum(ranks[abs(one)] for one in known if one > 0), sum(ranks[abs(one)] for one in known)
-    chance = _exact_p if len(known) <= EXACT else _approximate_p
-    return Lean(above / together, chance([ranks[size] for size, ties in sizes for _ in range(ties)], above))
+    chance = _exact_p if len(ranks) <= EXACT else _approximate_p
+    return Lean(above / sum(ranks), chance(ranks, above))
 
 
-def _ranks(sizes: Iterable[tuple[float, int]]) -> dict[float, int]:
-    """Return twice the rank of each size: equal ones share the middle of theirs, which can be half a rank."""
-    ranks, below = {}, 0
-    for size, ties in sizes:
-        ranks[size] = 2 * below + ties + 1
-        below += ties
-    return ranks
+def share_above(differences: Iterable[float]) -> float:
+    """Return what lean_of calls share, without counting out what chance would do."""
+    ranks, above = _ranked(differences)
+    return above / sum(ranks) if ranks else 0.5
+
+
+def _ranked(differences: Iterable[float]) -> tuple[list[int], int]:
+    """Return twice the rank of each size, and their sum over the differences above 0.
+
+    Equal sizes share the middle of their ranks, which can be half a rank: therefore twice.
+    """
+    known = [difference for difference in differences if difference]
+    ranks, of_size = list[int](), dict[float, int]()
+    for size, ties in sorted(Counter(map(abs, known)).items()):
+        of_size[size] = 2 * len(ranks) + ties + 1
+        ranks += [of_size[size]] * ties
+    return ranks, sum(of_size[one] for one in known if one > 0)
 
 
 def _exact_p(ranks: list[int], above: int) -> float:

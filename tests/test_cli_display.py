@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cli_display import DOWNLOADING, Bar, Display, Lines, moment, printable
-from model_core.benchmark_results import METRICS
+from model_core.benchmark_results import OF_ANSWERS
 
 NAME = "llama3.2:1b-instruct"
 
@@ -428,7 +428,8 @@ def test_what_the_figures_do_not_say_stands_below(fields, is_told):
 
 def test_whether_a_difference_is_real_is_said_below_the_table():
     judged = {
-        metric: {"text": f"{metric} as it is.", "word": "real", "winner": "m"} for metric in (*METRICS, "success_rate")
+        metric: {"text": f"{metric} as it is.", "word": "real", "winner": "m"}
+        for metric in (*OF_ANSWERS, "load_seconds", "success_rate")
     }
 
     lines = told_of(differences=judged).splitlines()

@@ -10,8 +10,8 @@ from model_core.errors import InvalidRequest
 
 
 def a_benchmark(job_id, rates, **known):
-    """A benchmark of some models with a rate each, on two prompts in four rounds."""
-    asked = [(round, prompt) for round in (1, 2, 3, 4) for prompt in (0, 1)]
+    """A benchmark of some models with a rate each, on two prompts in eight rounds."""
+    asked = [(round, prompt) for round in range(1, 9) for prompt in (0, 1)]
     return Benchmark(
         id=job_id,
         models=tuple(BenchmarkModel(name=name, ollama_name=name, digest=name * 4) for name in rates),
@@ -32,7 +32,7 @@ def test_what_two_benchmarks_found_stands_in_one_table_with_who_is_ahead():
 
     assert found.benchmarks == ("b1", "b2")
     assert [row.model for row in found.summary] == ["a", "b", "c"]
-    assert [row.runs for row in found.summary] == [8, 8, 8]
+    assert [row.runs for row in found.summary] == [16, 16, 16]
     assert found.differences["tokens_per_second"].winner == "c"
     assert "one after the other" in found.warnings[0]
     assert len(found.warnings) == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_core.benchmark_records import Benchmark, BenchmarkModel, Load, Result
 from model_core.benchmark_results import (
     FEWEST_TOKENS_FOR_A_RATE,
-    METRICS,
+    OF_ANSWERS,
     RELOADED_FROM_S,
     as_csv,
     differences,
@@ -21,7 +21,6 @@ from model_core.benchmark_results import (
     load_of,
     quantile,
     result_of,
-    samples,
     speeds,
     summaries,
 )
@@ -251,21 +250,6 @@ def test_of_nothing_there_are_no_figures():
     assert figures([None, None]) is None
 
 
-def test_samples_are_the_single_values_by_model_and_by_what_they_were_measured_at():
-    job = a_benchmark(
-        [
-            a_result(rate=40.0),
-            a_result(rate=42.0, prompt=1, photo=2),
-            a_result("b", rate=20.0, round=2),
-            a_result("b", rate=None, error="It broke off."),
-        ],
-        [Load(model="a", round=1, seconds=5.0), Load(model="b", round=1, already_loaded=True)],
-    )
-
-    assert samples(job, "tokens_per_second") == {"a": {(1, 0, None): 40.0, (1, 1, 2): 42.0}, "b": {(2, 0, None): 20.0}}
-    assert samples(job, "load_seconds") == {"a": {1: 5.0}, "b": {}}
-
-
 def side_by_side(rates, others, **known):
     """Return a benchmark of two models, a round for each pair of rates; a rate of None is a failure."""
     return a_benchmark(
@@ -284,7 +268,27 @@ def test_who_is_faster_on_the_same_prompt_in_every_round_is_ahead():
     assert (found["tokens_per_second"].winner, found["tokens_per_second"].word) == ("a", "real")
     assert found["answer_seconds"].word == "noise"  # every answer took the same time
     assert found["load_seconds"].word == "too_few"
-    assert set(found) == set(METRICS)
+    assert set(found) == {*OF_ANSWERS, "load_seconds"}
+
+
+def test_loads_are_compared_though_they_never_stand_side_by_side():
+    loads = [
+        Load(model=name, round=number, seconds=seconds + number / 100, already_loaded=False)
+        for name, seconds, begins in (("a", 2.0, 1), ("b", 9.0, 2))
+        for number in range(begins, 12, 2)
+    ]
+
+    found = differences(a_benchmark(loads=loads))["load_seconds"]
+
+    assert (found.winner, found.word, found.sizes) == ("a", "real", {"a": 6, "b": 5})
+
+
+def test_every_load_of_a_round_counts_also_where_it_was_taken_up_again():
+    loads = [Load(model="a", round=1, seconds=0.3), Load(model="a", round=1, seconds=0.9)]
+
+    row, _ = summaries(a_benchmark(loads=loads))
+
+    assert (row.load_seconds.count, row.load_seconds.mean) == (2, pytest.approx(0.6))
 
 
 def test_of_times_the_shorter_one_is_ahead():
@@ -369,7 +373,7 @@ def table_of(job):
 
 def test_the_table_has_a_row_for_each_answer_and_reads_back():
     job = a_benchmark(
-        results=(a_result(photo=1), a_result("b", None, error='It said "no", twice,\nand broke.')),
+        results=(a_result(photo=1, load=0), a_result("b", None, error='It said "no", twice,\nand broke.')),
         loads=(Load(model="a", round=1, seconds=5.0, size_bytes=GIB, gpu_share=1.0),),
         simulated=True,
         ollama_version="0.33.0",
@@ -388,10 +392,17 @@ def test_the_table_has_a_row_for_each_answer_and_reads_back():
 
 def test_a_load_within_an_answer_stands_in_its_row():
     job = a_benchmark(
-        results=(a_result(reloaded=True, load_seconds=7.0),), loads=(Load(model="a", round=1, seconds=5.0),)
+        results=(a_result(reloaded=True, load_seconds=7.0, load=0),), loads=(Load(model="a", round=1, seconds=5.0),)
     )
 
     assert table_of(job)[0]["load_seconds"] == "7"
+
+
+def test_where_a_round_was_taken_up_again_each_answer_stands_beside_its_own_load():
+    loads = (Load(model="a", round=1, seconds=0.3), Load(model="a", round=1, seconds=0.9))
+    job = a_benchmark(results=(a_result(load=0), a_result(prompt=1, load=1)), loads=loads)
+
+    assert [row["load_seconds"] for row in table_of(job)] == ["0.3", "0.9"]
 
 
 def test_an_empty_table_has_its_head():

@@ -399,6 +399,33 @@ def test_what_makes_no_sense_is_refused_by_its_field(given, field):
     assert refusal.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("models", "prompts", "photos", "runs"),
+    [(1, 3, 0, 3), (2, 3, 0, 6), (3, 3, 0, 7), (8, 3, 0, 9), (2, 20, 2, 6), (2, 20, 10, 1), (8, 20, 0, 3)],
+)
+def test_where_no_runs_are_named_there_are_as_many_as_it_takes_to_tell_or_as_there_may_be(
+    models, prompts, photos, runs
+):
+    asked = checked(
+        models=[f"m{number}" for number in range(models)],
+        prompts=["Rate it."] * prompts,
+        photos=[JPEG + bytes([number]) for number in range(photos)],
+        runs=None,
+    )
+
+    assert asked.runs == runs
+
+
+def test_a_result_knows_the_load_before_it():
+    job = a_benchmark(["a", "b"], ["one"])
+    for model in ("a", "b", "a"):
+        job = with_load(job, Load(model=model, round=1), "now")
+    job = with_result(job, Result(model="a", round=1, prompt=0, answer="Fine."), "now")
+    job = with_result(job, Result(model="b", round=1, prompt=0, answer="Fine."), "now")
+
+    assert [result.load for result in job.results] == [2, 1]
+
+
 def test_too_much_together_is_refused_with_all_the_figures():
     with pytest.raises(InvalidRequest, match="2 models, 20 prompts, 2 photos and 8 runs make 640 answers"):
         checked(models=["a", "b"], prompts=["x"] * 20, photos=[JPEG, PNG], runs=8)

@@ -7,7 +7,7 @@ import pytest
 from model_core import usage
 from model_core.comparison import METRICS, MOST_MODELS, check_different, check_metrics, check_models, compare
 from model_core.errors import InvalidRequest
-from model_core.judgement import MANN_WHITNEY, NEWCOMBE
+from model_core.judgement import FISHER, MANN_WHITNEY
 from model_core.records import StoredModel, Usage
 from model_core.usage import check_event
 
@@ -109,7 +109,7 @@ def test_the_quicker_the_more_reliable_and_the_better_rated_wins():
         "tokens_per_second": "good",
         "quality_score": "good",
     }
-    assert winners["success_rate"].test == NEWCOMBE
+    assert winners["success_rate"].test == FISHER
     assert {winners[metric].test for metric in winners if metric != "success_rate"} == {MANN_WHITNEY}
     assert winners["success_rate"].sizes == {"good": 30, "bad": 30}
     assert winners["inference_time"].sizes == {"good": 30, "bad": 15}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from itertools import combinations
 from math import comb
@@ -14,17 +15,13 @@ from model_core.judgement import (
     ALPHA,
     LEAST,
     judge,
-    judge_pairs,
     judge_rates,
+    judge_rounds,
     least_of_each,
-    least_of_pairs,
-    newcombe_interval,
+    least_of_rounds,
     p_of_rates,
     p_of_values,
-    wilson_interval,
 )
-
-Z95 = 1.959963984540054
 
 
 def p(one, other):
@@ -229,44 +226,83 @@ def test_how_often_chance_would_show_as_much_is_said_in_whole_cases(apart, cases
     assert found.text.endswith(f"{cases}.")
 
 
-# --- pairs -----------------------------------------------------------------------------------------------------------
+# --- rounds ----------------------------------------------------------------------------------------------------------
 
 
 def side_by_side(higher_is_better=True, **samples):
-    return judge_pairs(
-        {model: dict(enumerate(values)) for model, values in samples.items()}, higher_is_better=higher_is_better
-    )
+    """Each value is that of a round, in which one thing was asked."""
+    rounds = {model: {number: {"it": value} for number, value in enumerate(found)} for model, found in samples.items()}
+    return judge_rounds(rounds, higher_is_better=higher_is_better)
 
 
-def test_who_is_ahead_in_every_pair_wins_however_much_the_pairs_differ():
-    prompts = [1.0, 50.0, 900.0, 2.0, 60.0, 800.0]
-    found = side_by_side(fast=[value * 1.1 for value in prompts], slow=prompts)
+def test_who_is_ahead_in_every_round_wins_however_much_the_rounds_differ():
+    rounds = [1.0, 50.0, 900.0, 2.0, 60.0, 800.0]
+    found = side_by_side(fast=[value * 1.1 for value in rounds], slow=rounds)
 
     assert (found.winner, found.word) == ("fast", "real")
-    assert found.text == "fast is ahead of slow in 6 of 6 pairs, and chance alone would show as much in 3 of 100 cases."
-    assert judged(fast=[value * 1.1 for value in prompts], slow=prompts).winner is None  # not side by side
+    assert (
+        found.text == "fast is ahead of slow in 6 of 6 rounds, and chance alone would show as much in 3 of 100 cases."
+    )
+    assert judged(fast=[value * 1.1 for value in rounds], slow=rounds).winner is None  # not side by side
 
 
-def test_where_less_is_better_the_other_one_of_a_pair_is_ahead():
+def test_where_less_is_better_the_other_one_of_a_round_is_ahead():
     samples = {"one": range(1, 9), "other": range(2, 10)}
 
     assert side_by_side(**samples).winner == "other"
     assert side_by_side(**samples, higher_is_better=False).winner == "one"
 
 
-def test_a_pair_that_is_not_whole_counts_for_nothing():
-    found = judge_pairs(
-        {"one": {1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0}, "other": dict.fromkeys(range(3, 30), 1.0)}, higher_is_better=True
-    )
+def test_a_round_counts_once_however_much_was_asked_in_it():
+    """Whatever struck one of them in its turn struck all it was asked."""
+    asked = dict.fromkeys(range(50), 9.0)
+    found = judge_rounds({"one": {1: asked}, "other": {1: dict.fromkeys(asked, 1.0)}}, higher_is_better=True)
+
+    assert (found.winner, found.word, found.sizes) == (None, "too_few", {"one": 1, "other": 1})
+
+
+def test_a_round_is_told_by_the_middle_of_what_both_were_asked():
+    def rounds(**values):
+        return dict.fromkeys(range(6), values)
+
+    one = rounds(short=9.0, long=2.0, only_here=0.0, disturbed=0.0)
+    other = rounds(short=8.0, long=1.0, disturbed=50.0, only_there=99.0)
+
+    assert judge_rounds({"one": one, "other": other}, higher_is_better=True).winner == "one"
+
+
+def test_a_round_that_is_not_whole_counts_for_nothing():
+    one, other = ({number: {"it": value} for number in range(*at)} for value, at in ((9.0, (0, 4)), (1.0, (2, 30))))
+    found = judge_rounds({"one": {**one, 7: {"else": 9.0}}, "other": other}, higher_is_better=True)
 
     assert (found.winner, found.word) == (None, "too_few")
-    assert found.text == "Too few values to tell: 2 were measured side by side; 6 are needed."
-    assert found.sizes == {"one": 4, "other": 27}
+    assert found.text == "Too few rounds to tell: 2 rounds were measured side by side; 6 are needed."
+    assert found.sizes == {"one": 5, "other": 28}
+
+
+@pytest.mark.parametrize(("shared", "words"), [(0, "no round was measured"), (1, "1 round was measured")])
+def test_how_many_rounds_there_are_is_said(shared, words):
+    found = side_by_side(one=[1.0] * shared, other=[2.0] * 9)
+
+    assert words in found.text
+
+
+def test_what_disturbs_a_whole_turn_is_seldom_called_real():
+    """Two like models; each turn is 2 % faster or slower than the one before, and its answers are like each other."""
+    drawn = random.Random(5)
+
+    def rounds():
+        turns = [drawn.gauss(40, 0.8) for _ in range(6)]
+        return {number: {asked: drawn.gauss(turn, 0.2) for asked in range(3)} for number, turn in enumerate(turns)}
+
+    found = [judge_rounds({"one": rounds(), "other": rounds()}, higher_is_better=True) for _ in range(500)]
+
+    assert sum(one.word == "real" for one in found) / len(found) <= ALPHA
 
 
 @pytest.mark.parametrize("rivals", range(1, 8))
-def test_as_few_pairs_as_are_asked_for_can_be_proof(rivals):
-    size = least_of_pairs(rivals)
+def test_as_few_rounds_as_are_asked_for_can_be_proof(rivals):
+    size = least_of_rounds(rivals)
     samples = {f"m{number}": [float(number)] * size for number in range(rivals + 1)}
 
     assert side_by_side(**samples, higher_is_better=False).winner == "m0"
@@ -274,8 +310,8 @@ def test_as_few_pairs_as_are_asked_for_can_be_proof(rivals):
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=6, max_size=15), st.booleans())
-def test_of_two_it_does_not_matter_who_is_named_first(pairs, higher_is_better):
-    one, other = zip(*pairs, strict=True)
+def test_of_two_it_does_not_matter_who_is_named_first(rounds, higher_is_better):
+    one, other = zip(*rounds, strict=True)
     first = side_by_side(one=one, other=other, higher_is_better=higher_is_better)
     second = side_by_side(other=other, one=one, higher_is_better=higher_is_better)
 
@@ -290,40 +326,52 @@ def test_a_single_model_stands_beside_none():
 
 # --- rates -----------------------------------------------------------------------------------------------------------
 
-# Newcombe 1998, table II, method 10; the last is that of statsmodels 0.15.
-OF_NEWCOMBE = [
-    ((56, 70), (48, 80), 0.0524, 0.3339),
-    ((9, 10), (3, 10), 0.1705, 0.8090),
-    ((6, 7), (2, 7), 0.0582, 0.8062),
-    ((5, 56), (0, 29), -0.0381, 0.1926),
-    ((0, 10), (0, 20), -0.1611, 0.2775),
-    ((10, 10), (0, 20), 0.6791, 1.0000),
-    ((98, 100), (88, 100), 0.0293, 0.1795),
+# What scipy.stats.fisher_exact (1.17.1) says; the last is too much to count, and 0.4 in a million apart.
+FISHER_OF_SCIPY = [
+    ((500, 500), (4, 5), 0.009900990099009901),
+    ((5, 5), (2, 5), 0.16666666666666666),
+    ((15, 15), (11, 15), 0.09961685823754789),
+    ((98, 100), (80, 100), 5.091232877726509e-05),
+    ((9, 10), (3, 10), 0.019766611097880443),
+    ((56, 70), (48, 80), 0.012521129749209154),
+    ((0, 10), (0, 20), 1.0),
+    ((50_300, 100_000), (50_000, 100_000), 0.18116548544759448),
 ]
 
 
-@pytest.mark.parametrize(("one", "other", "low", "high"), OF_NEWCOMBE)
-def test_the_interval_of_two_rates_is_that_of_its_author(one, other, low, high):
-    assert [round(bound, 4) for bound in newcombe_interval(one, other, Z95)] == [low, high]
+@pytest.mark.parametrize(("one", "other", "known"), FISHER_OF_SCIPY)
+def test_the_test_of_rates_gives_what_others_get(one, other, known):
+    assert p_of_rates(one, other) == pytest.approx(known, rel=1e-5)
+    assert p_of_rates(other, one) == pytest.approx(known, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("won", "tries", "low", "high"), [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)]
-)
-def test_the_interval_of_one_rate_is_that_of_its_author(won, tries, low, high):
-    assert [round(bound, 4) for bound in wilson_interval(won, tries, Z95)] == [low, high]
-
-
-rates = st.integers(1, 500).flatmap(lambda tries: st.tuples(st.integers(0, tries), st.just(tries)))
+rates = st.integers(1, 40).flatmap(lambda tries: st.tuples(st.integers(0, tries), st.just(tries)))
 
 
 @given(rates, rates)
-def test_chance_is_ruled_out_exactly_where_the_interval_leaves_out_zero(one, other):
-    low, high = newcombe_interval(one, other, Z95)
+def test_every_way_of_dealing_out_the_successes_is_counted(one, other):
+    successes, together = one[0] + other[0], one[1] + other[1]
+    ways = [comb(one[1], won) * comb(other[1], successes - won) for won in range(successes + 1)]
 
-    if abs(low) > 1e-9 and abs(high) > 1e-9:
-        assert (p_of_rates(one, other) < 0.05) == (low > 0 or high < 0)
-    assert p_of_rates(one, other) == p_of_rates(other, one)
+    as_rare = sum(number for number in ways if number <= ways[one[0]])
+    assert p_of_rates(one, other) == pytest.approx(as_rare / comb(together, successes))
+
+
+@pytest.mark.parametrize(("tries", "other_tries"), [(5, 500), (6, 100), (8, 8), (6, 6)])
+def test_like_models_are_called_different_no_more_often_than_is_said(tries, other_tries):
+    """Of all outcomes of two models that succeed equally often, those that are called real."""
+
+    def chance(won, out_of, rate):
+        return comb(out_of, won) * rate**won * (1 - rate) ** (out_of - won)
+
+    real = [
+        (won, other_won)
+        for won in range(tries + 1)
+        for other_won in range(other_tries + 1)
+        if p_of_rates((won, tries), (other_won, other_tries)) <= ALPHA
+    ]
+    for rate in (0.5, 0.8, 0.9, 0.95, 0.99):
+        assert sum(chance(won, tries, rate) * chance(lost, other_tries, rate) for won, lost in real) <= ALPHA
 
 
 def test_who_succeeds_more_often_wins():
