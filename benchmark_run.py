@@ -73,13 +73,16 @@ class BenchmarkRun(JobRun[Benchmark]):
         at = self._desk.now_text()
         self._move(BenchmarkState.RUNNING, started_at=self.job.started_at or at, message=None)
         logger.info("benchmark started id=%s models=%s", self.job.id, ",".join(self._models))
-        self._leave_out_what_has_changed()
-        while (turn := benchmarks.next_turn(self.job)) is not None:
-            self._obey()
+        while (turn := self._next_turn()) is not None:
             self._take(turn)
         if failure := benchmarks.failure_of(self.job):
             raise failure
         self._end(BenchmarkState.COMPLETED, self.job.model_copy(update={"phase": "done", "message": None}))
+
+    def _next_turn(self) -> Turn | None:
+        self._obey()
+        self._leave_out_what_has_changed()
+        return benchmarks.next_turn(self.job)
 
     def _leave_out_what_has_changed(self) -> None:
         listed = self._told(self._client.tags)
@@ -88,7 +91,9 @@ class BenchmarkRun(JobRun[Benchmark]):
         there = Inventory(listed)
         held = {model.ollama_name: there.get(model.ollama_name) for model in self.job.models}
         digests = {name: found.digest for name, found in held.items() if found}
-        self._note(benchmarks.checked_against(self.job, digests, self._desk.now_text()))
+        checked = benchmarks.checked_against(self.job, digests, self._desk.now_text())
+        if checked.models != self.job.models:
+            self._note(checked)
 
     # --- one turn ----------------------------------------------------------------------------------------------------
 

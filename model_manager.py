@@ -783,7 +783,7 @@ class ModelManager:
                 raise BenchmarkUnsuitable(told, capability, able)
         return BenchmarkModel(
             name=told,
-            ollama_name=found.name,
+            ollama_name=picture.steady_name(name, found),
             digest=found.digest,
             quantization=found.quantization_level,
             size_bytes=found.size_bytes,

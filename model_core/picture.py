@@ -210,6 +210,12 @@ class Picture:
             raise ModelNotInstalled(meant.name, meant.quantization)
         return meant.name if held.digest == found.digest else found.name, found
 
+    def steady_name(self, name: str, found: InstalledModel) -> str:
+        """Return under which name of Ollama these weights stay: a form's own tag, as the id can change its form."""
+        held = self.held(self.known(name))
+        form = held.quantization_of(found.digest)
+        return held.by_quantization[form].name if form else found.name
+
     # --- decisions ---------------------------------------------------------------------------------------------------
 
     def going(self, name: str) -> tuple[str, list[str]]:

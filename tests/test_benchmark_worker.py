@@ -44,10 +44,12 @@ from model_core.errors import (
 )
 from model_core.patience import Patience
 from model_core.records import GIB
+from model_core.simulated_library import make_model
 from model_manager import ModelManager
 from ollama_simulator import OllamaSimulator
 
 S = BenchmarkState
+ONE_Q8_TAG = "llama3.2:1b-instruct-q8_0"
 ANSWER_S = 1.0  # so soon a cancel is answered
 
 
@@ -558,6 +560,37 @@ def test_a_model_that_was_changed_while_it_waited_is_left_out(managers, simulato
 
     assert "another model" in done.summary[0].given_up
     assert [result.model for result in done.results] == [SEEING]
+
+
+def test_a_model_that_is_changed_between_its_turns_is_given_up_and_keeps_what_it_has(manager, simulator):
+    simulator.install("mine:latest", make_model("mine:latest", size_bytes=2_000_000_000))
+    simulator.set_fault("slow_load", seconds=60, model=THREE_TAG)
+    job = manager.start_benchmark(["mine:latest", THREE], SHORT, runs=3)
+    until(lambda: THREE_TAG in loads(simulator))
+    manager.client.copy(SEEING_TAG, "mine:latest")
+    simulator.clear_faults()
+
+    done = ended(manager, job)
+
+    assert (done.summary[0].runs, done.summary[1].runs) == (1, 3)
+    assert "another model stands under its name now" in done.summary[0].given_up
+
+
+def test_another_form_may_be_chosen_while_one_is_measured(manager, simulator):
+    """What is measured is the form, which keeps its own tag; the id goes where callers want it."""
+    simulator.install(ONE_Q8_TAG)
+    manager.select_model(ONE, "q4")
+    simulator.set_fault("slow_load", seconds=60, model=THREE_TAG)
+    job = manager.start_benchmark([ONE, THREE], SHORT, runs=3)
+    until(lambda: THREE_TAG in loads(simulator))
+    manager.select_model(ONE, "q8")
+    simulator.clear_faults()
+
+    done = ended(manager, job)
+
+    assert {body["model"] for body in counted(simulator, done)} == {ONE_TAG, THREE_TAG}
+    assert [(row.runs, row.failures) for row in done.summary] == [(3, 0), (3, 0)]
+    assert done.models[0].quantization == "Q4_K_M"
 
 
 # --- wishes ----------------------------------------------------------------------------------------------------------
