@@ -20,7 +20,7 @@ from job_run import TICK_S, Desk, JobRun, Ordered
 from model_core import benchmark_results, benchmarks, measurements
 from model_core.benchmark_records import Benchmark, BenchmarkModel, BenchmarkState, Load, Result
 from model_core.benchmarks import Turn
-from model_core.errors import ModelManagerError, OllamaBusy, OllamaError, OllamaUnavailable
+from model_core.errors import ModelManagerError, OllamaBrokeOff, OllamaBusy, OllamaError, OllamaUnavailable
 from model_core.installed import Inventory
 from model_core.patience import Patience
 from model_core.records import Answer, RunningModel
@@ -132,9 +132,9 @@ class BenchmarkRun(JobRun[Benchmark]):
         return True
 
     def _loaded(self, model: BenchmarkModel) -> float:
-        began_s = time.monotonic()
+        began_s = time.perf_counter()
         self._finished(self._client.loading(model.ollama_name, options=benchmarks.options(self.job)))
-        return time.monotonic() - began_s
+        return time.perf_counter() - began_s
 
     def _running(self, model: BenchmarkModel) -> RunningModel | None:
         """Return how Ollama shows the model in memory, None where it does not."""
@@ -213,11 +213,15 @@ class BenchmarkRun(JobRun[Benchmark]):
 
         Raises OllamaError for what is the model's own failure. Where Ollama stays away the work ends interrupted.
         """
-        fruitless = 0
+        fruitless, has_broken_off = 0, False
         while True:
             try:
                 return call()
-            except (OllamaUnavailable, OllamaBusy) as error:
+            except (OllamaUnavailable, OllamaBusy, OllamaBrokeOff) as error:
+                # Once it was Ollama that ended; where it happens again, the model breaks it.
+                if isinstance(error, OllamaBrokeOff) and has_broken_off:
+                    raise
+                has_broken_off |= isinstance(error, OllamaBrokeOff)
                 fruitless += 1
                 pause_s = self._patience.pause_s(heals=True, fruitless=fruitless, mismatches=0, jitter=_jitter())
                 if pause_s is None:

@@ -532,13 +532,13 @@ class OllamaClient:
             notes.append(f"{tag}: {error}")
             return {}
         for _ in range(times):
-            begun = time.monotonic()
+            begun = time.perf_counter()
             try:
                 self.generate_answer(tag, prompt, options={"temperature": 0.2, "num_predict": 100})
             except OllamaError as error:
                 notes.append(f"{tag}: {error}")
             else:
-                seconds.append(time.monotonic() - begun)
+                seconds.append(time.perf_counter() - begun)
         if not seconds:
             return {}
         return {
@@ -619,7 +619,7 @@ class GenerateStream:
         self._line = Line()
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        self._heard_s: float | None = None
+        self._heard_s = float("-inf")
         lines = wire.lines_on(self._line, call)
         self._lines = LineStream(f"generate {call.model}", lines, self._line.hang_up)
 
@@ -648,7 +648,8 @@ class GenerateStream:
                 break
             if answer := self._taken(arrived):
                 return answer
-        if self._heard_s is not None and time.monotonic() - self._heard_s > self._silence_s:
+        begun_s = self._line.answered_s
+        if begun_s is not None and time.perf_counter() - max(begun_s, self._heard_s) > self._silence_s:
             raise OllamaTimeout(self._call.what, self._silence_s)
         return None
 
@@ -731,7 +732,7 @@ class _Performance:
 
     @contextmanager
     def measured(self, model: str) -> Iterator[None]:
-        begun = time.monotonic()
+        begun = time.perf_counter()
         try:
             yield
         except GeneratorExit:  # the caller had heard enough: neither a success nor a failure
@@ -739,7 +740,7 @@ class _Performance:
         except BaseException:
             self._add(model, None)
             raise
-        self._add(model, time.monotonic() - begun)
+        self._add(model, time.perf_counter() - begun)
 
     def _add(self, model: str, seconds: float | None) -> None:
         with self._lock:

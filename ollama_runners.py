@@ -44,10 +44,10 @@ class OllamaRunners:
     def __init__(
         self,
         client: OllamaClient,
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         unload_wait_s: float = UNLOAD_WAIT_S,
     ) -> None:
-        self._client, self._monotonic, self._unload_wait_s = client, monotonic, unload_wait_s
+        self._client, self._clock, self._unload_wait_s = client, clock, unload_wait_s
         self._seen: tuple[RunningModel, ...] = ()
         self._card: tuple[int, int] | None = None
         self._asked_at = float("-inf")
@@ -63,9 +63,9 @@ class OllamaRunners:
 
         Of many threads one asks; the others take the last answer.
         """
-        if self._monotonic() - self._asked_at >= FRESH_S and self._asking.acquire(blocking=self._asked_at < 0):
+        if self._clock() - self._asked_at >= FRESH_S and self._asking.acquire(blocking=self._asked_at < 0):
             try:
-                if self._monotonic() - self._asked_at >= FRESH_S:
+                if self._clock() - self._asked_at >= FRESH_S:
                     self._take(self._asked())
             finally:
                 self._asking.release()
@@ -87,7 +87,7 @@ class OllamaRunners:
         if running != self._seen:
             self._seen = running
         self._card = None
-        self._asked_at = self._monotonic()
+        self._asked_at = self._clock()
         return self._seen
 
     def simulated_card(self) -> tuple[int, int]:
@@ -115,9 +115,9 @@ class OllamaRunners:
         on_phase(Phase.LOOKING)
         before = measurements.runner_of(self.ask(), digest)
         on_phase(Phase.LOADING)
-        began_s = self._monotonic()
+        began_s = self._clock()
         self._client.load(name, keep_alive=keep_alive, options={"num_ctx": context_tokens})
-        seconds = self._monotonic() - began_s
+        seconds = self._clock() - began_s
         on_phase(Phase.COUNTING)
         runner = measurements.runner_of(self.ask(), digest)
         logger.info("model loaded name=%s context_tokens=%d seconds=%.1f", name, context_tokens, seconds)
@@ -130,8 +130,8 @@ class OllamaRunners:
         """
         for name in names:
             self._client.unload(name)
-        until_s = self._monotonic() + self._unload_wait_s
-        while self._is_loaded(digests) and self._monotonic() < until_s:
+        until_s = self._clock() + self._unload_wait_s
+        while self._is_loaded(digests) and self._clock() < until_s:
             time.sleep(UNLOAD_LOOK_S)
         return not self._is_loaded(digests)
 

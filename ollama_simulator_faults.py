@@ -41,7 +41,7 @@ FAULTS: Mapping[str, str] = {
     "slow_answer": "any: silence for seconds=1 first",
     "slow_load": "load: takes seconds=5",
     "load_failed": "load: 500 with text, of llama.cpp's",
-    "cut_generation": "generate, chat: ends after after_tokens=1 without done",
+    "cut_generation": "generate, chat: ends after after_tokens=1 without done; abrupt=False: without its last chunk",
     "runner_crash": "generate, chat: an error after after_tokens=1; after 0 the status is 500",
 }
 

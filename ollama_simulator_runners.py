@@ -17,7 +17,7 @@ from model_core.simulated_library import LibraryModel, bytes_on_card, loaded_byt
 from model_core.simulated_replies import Installed, Json, chunk, details
 from model_core.simulated_words import answer_to, tokens_of
 from ollama_simulator_faults import Fault, Faults
-from ollama_simulator_steps import Pace, Steps
+from ollama_simulator_steps import Ended, Pace, Steps
 
 _KEEP_ALIVE_NS = 5 * 60 * 10**9  # OLLAMA_KEEP_ALIVE where nothing is set
 _MOST_LOADED = 3  # OLLAMA_MAX_LOADED_MODELS where nothing is set
@@ -238,6 +238,8 @@ class Runners:
             yield chunk(sent, piece, time.time_ns(), chat=chat)
         if fault and fault.kind == "runner_crash":
             raise Refused(500, _CRASHED_MIDWAY if last_piece else _CRASHED_AT_ONCE)
+        if fault and fault.details.get("abrupt"):
+            raise Ended(abrupt=True)
         if fault:
             return
         end = chunk(sent, "", time.time_ns(), chat=chat)

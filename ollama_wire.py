@@ -32,6 +32,7 @@ from model_core.errors import (
     InvalidModelName,
     InvalidRequest,
     ModelManagerError,
+    OllamaBrokeOff,
     OllamaBusy,
     OllamaError,
     OllamaModelMissing,
@@ -76,11 +77,12 @@ class Call:
 class Line:
     """The connection of one call, in the hands of who may hang up before there is an answer.
 
-    connected_s  when it stood, on the monotonic clock; None before
+    connected_s  when it stood, answered_s when an answer began, on the clock of perf_counter; None before
     """
 
     def __init__(self) -> None:
         self.connected_s: float | None = None
+        self.answered_s: float | None = None
         self.sock: socket.socket | None = None
         self._hung_up = False
         self._lock = threading.Lock()
@@ -89,7 +91,7 @@ class Line:
     def connected(self, sock: socket.socket) -> None:
         """Take the socket, and hang up at once where that was wished before there was one."""
         with self._lock:
-            self.sock, self.connected_s = sock, time.monotonic()
+            self.sock, self.connected_s = sock, time.perf_counter()
             if self._hung_up:
                 self._shut_down()
 
@@ -189,6 +191,7 @@ class Wire:
         except BaseException:
             session.close()
             raise
+        line.answered_s = time.perf_counter()
         if line.sock is not None:
             line.sock.settimeout(None)
         return Opened(response, session, line)
@@ -248,8 +251,7 @@ class Wire:
         except requests.ConnectionError as error:
             raise OllamaUnavailable(self._address, _why(error)) from error
         except (urllib3.exceptions.HTTPError, requests.RequestException) as error:
-            happened = f"The connection to Ollama broke while it was {call.what}."
-            raise OllamaError(happened, "Try again; look whether Ollama still runs.") from error
+            raise OllamaBrokeOff(call.what) from error
 
 
 class _Sessions:

@@ -30,6 +30,7 @@
     │   ├── OllamaUnavailable       nobody answers at Ollama's address
     │   ├── OllamaTimeout           Ollama took longer than the call may take
     │   ├── OllamaBusy              Ollama has more to do than it takes on
+    │   ├── OllamaBrokeOff          the connection broke in the middle of an answer
     │   ├── OllamaModelMissing      Ollama says that it has no such model
     │   ├── AnswerCutShort          a generation ended before it was done
     │   └── PullEnded               read of a pull that is over or was closed
@@ -542,6 +543,15 @@ class OllamaBusy(OllamaError):
             "Try again in a moment; OLLAMA_MAX_QUEUE of the Ollama server says how many may wait.",
             upstream_status=503,
             upstream=upstream,
+        )
+
+
+class OllamaBrokeOff(OllamaError):
+    """The connection broke in the middle of an answer, as when Ollama is ended or started anew."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The connection to Ollama broke while it was {what}.", "Try again; look whether Ollama still runs."
         )
 
 

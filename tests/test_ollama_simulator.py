@@ -350,6 +350,14 @@ def test_a_generation_can_break_off_without_a_word(simulator):
     assert whole["response"] == "".join(piece["response"] for piece in pieces)
 
 
+def test_a_generation_can_break_off_within_the_encoding(simulator):
+    simulator.install(SMALL)
+    simulator.set_fault("cut_generation", after_tokens=3, abrupt=True)
+
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        post(simulator, "/api/generate", model=SMALL, prompt="x")
+
+
 def test_nothing_at_all_has_not_even_a_name(simulator):
     simulator.install(SMALL)
     simulator.set_fault("cut_generation", after_tokens=0)

@@ -689,11 +689,13 @@ def test_nobody_there_is_told_by_a_generation_too():
         answer_of(stream)
 
 
-def test_a_generation_that_falls_silent_in_the_middle_ends_in_a_timeout():
+@pytest.mark.parametrize("said", [[], [{"response": "So", "done": False}]], ids=["after its head", "in the middle"])
+def test_a_generation_that_falls_silent_ends_in_a_timeout(said):
     def script(connection: Connection) -> None:
         connection.receive()
         connection.begin_stream()
-        connection.line({"response": "So", "done": False})
+        for event in said:
+            connection.line(event)
         connection.wait_until_closed()
 
     with (

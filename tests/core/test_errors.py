@@ -56,6 +56,7 @@ SAMPLES = [
     errors.OllamaTimeout("the list", 5.0),
     errors.OllamaModelMissing("m"),
     errors.OllamaBusy(),
+    errors.OllamaBrokeOff("generating"),
     errors.AnswerCutShort("m", 12),
     errors.PullEnded("m"),
     errors.StoreError("It broke.", "Look at it.", path=PATH),
@@ -118,7 +119,7 @@ SHARED_CODES = {
     "download_failed": {"DownloadFailed", "PullFailed"},
     "model_not_found": {"ModelNotFound", "RegistryModelMissing"},
     "model_not_installed": {"ModelNotInstalled", "OllamaModelMissing"},
-    "ollama_error": {"OllamaError", "AnswerCutShort", "PullEnded"},
+    "ollama_error": {"OllamaError", "OllamaBrokeOff", "AnswerCutShort", "PullEnded"},
     "ollama_unavailable": {"OllamaUnavailable", "OllamaBusy"},
     "store_unwritable": {"StoreError", "StoreUnwritable"},
 }
