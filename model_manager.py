@@ -443,7 +443,7 @@ class ModelManager:
         """Bring an installed model into memory, wait until it is there, and say where it lies.
 
         keep_alive      how long it stays after its last use: seconds, or "5m"; below zero for ever; None: as it is
-        context_tokens  from now on it is used with so much; None: as before, 4096 at first
+        context_tokens  once it is loaded, it is used with so much; None: as before, 4096 at first
         on_phase        is told what is waited for
 
         Raises ModelNotInstalled, ModelLacksCapability, ModelNotFound, InvalidRequest, OllamaUnavailable, StoreError.
@@ -452,21 +452,21 @@ class ModelManager:
         if context_tokens is not None:
             advice.check_context(context_tokens)
         with self._undisturbed():
-            meant, digest = self._loadable(name)
-            if context_tokens is not None:
-                self._use_with(meant.name, context_tokens)
-        context = context_tokens or self.context_of(meant.name)
-        done = self._machine.runners.load(meant.name, digest, context, keep_alive, on_phase)
+            meant, held = self._loadable(name)
+        asked = context_tokens or self.context_of(meant.name)
+        done = self._machine.runners.load(meant.name, held.digest, asked, keep_alive, on_phase)
         self._machine.has_changed()
-        if context_tokens and done.runner and (done.runner.context_tokens or context) < context:
-            self._use_with(meant.name, done.runner.context_tokens or context)  # it cannot read more
-        picture = self._pictures.counted(self._machine.runners.look(), {digest: done.seconds})
+        longest = held.context_tokens or (meant.entry.context_tokens if meant.entry else None)
+        got = loading.context_got(asked, done.runner, longest)
+        if context_tokens is not None:
+            # Not before: a context with which it cannot be loaded would fail everybody who asks from then on.
+            self._change(lambda document: with_context(document, meant.name, got, MODEL_CATALOG))
+        picture = self._pictures.counted(self._machine.runners.look(), {held.digest: done.seconds})
         now = picture.running(done.runner, self._machine.has_card()) if done.runner else None
         is_new = context_tokens is not None
-        return loading.loaded(meant.name, done.seconds, done.was_loaded, context, now, is_new_context=is_new)
-
-    def _use_with(self, name: str, context_tokens: int) -> None:
-        self._change(lambda document: with_context(document, name, context_tokens, MODEL_CATALOG))
+        return loading.loaded(
+            meant.name, done.seconds, done.was_loaded, asked, now, got_tokens=got, is_new_context=is_new
+        )
 
     def unload_model(self, name: str) -> Unloaded:
         """Take a model out of memory, whichever of its names it was loaded under, and wait until it has gone.
@@ -487,8 +487,8 @@ class ModelManager:
         """Return how many tokens of context a model is loaded and asked with."""
         return self._pictures.last().context_of(name)
 
-    def _loadable(self, name: str) -> tuple[Meant, str]:
-        """Return what is meant, its id made to answer, and the digest that stands under it.
+    def _loadable(self, name: str) -> tuple[Meant, InstalledModel]:
+        """Return what is meant, its id made to answer, and what of Ollama's stands under it.
 
         Raises ModelNotInstalled, ModelLacksCapability, ModelNotFound.
         """
@@ -496,11 +496,11 @@ class ModelManager:
         meant = picture.known(name)
         if meant.entry is None or (meant.quantization and meant.quantization != picture.held(meant).quantization):
             there = self._check_answers(meant.name, picture.inventory.get(name), meant.quantization)
-            return Meant(there.name), there.digest
+            return Meant(there.name), there
         source = advice.answering(meant, picture.held(meant), None)
         seen, copied = self._made_to_answer(picture, meant, None, seen)
         self._change(lambda document: with_seen(document, seen, copied))
-        return meant, source.digest
+        return meant, source
 
     def _count_in_passing(self, runner: RunningModel, load_seconds: float | None) -> None:
         """Remember what Ollama counts of a model that a benchmark has loaded; the benchmark goes on in any case."""

@@ -20,6 +20,8 @@ from model_core.records import Reason, Record, RunningModel
 _FOREVER_FROM_YEAR = 2200
 # A share as Ollama tells it; what rounds to less than all of it lies partly in RAM.
 _WHOLE_SHARE = 1.0
+# Ollama takes this for anything less (sched.go).
+_SMALLEST_CONTEXT_TOKENS = 4
 
 
 class Phase(StrEnum):
@@ -109,6 +111,21 @@ def is_as_before(before: RunningModel | None, after: RunningModel | None) -> boo
     return before is not None and after is not None and before.context_tokens == after.context_tokens
 
 
+def context_got(asked_tokens: int, runner: RunningModel | None, longest_tokens: int | None) -> int:
+    """Return the context that a load with this one came to.
+
+    runner          what is listed after it; None: nothing
+    longest_tokens  what the model can read at once; None: not known
+
+    Ollama changes only what is below its smallest, or beyond the longest. Where it lists another one all the same,
+    somebody has asked with that in between, and the model was loaded anew for it.
+    """
+    if runner is None or not runner.context_tokens:
+        return asked_tokens
+    is_possible = longest_tokens is not None and _SMALLEST_CONTEXT_TOKENS <= asked_tokens <= longest_tokens
+    return asked_tokens if is_possible else runner.context_tokens
+
+
 def running(
     model: RunningModel,
     name: str,
@@ -178,11 +195,16 @@ def loaded(
     context_tokens: int,
     now: Running | None,
     *,
+    got_tokens: int | None = None,
     is_new_context: bool = False,
 ) -> Loaded:
-    """Return what is told of a load; is_new_context: the context was chosen just now, and stays."""
+    """Return what is told of a load.
+
+    got_tokens      what came of the context that was asked for; None: that very context
+    is_new_context  it was chosen just now, and stays
+    """
     warnings = list(now.warnings) if now else [_not_listed(model)]
-    got = now.context_tokens if now and now.context_tokens else context_tokens
+    got = got_tokens or context_tokens
     if got < context_tokens:
         warnings.append(_shorter(model, got, context_tokens))
     how = "was loaded already" if was_loaded else f"is loaded, after {seconds:.1f} s"

@@ -20,7 +20,7 @@ from model_manager import (
     OllamaError,
     OllamaUnavailable,
 )
-from tests.download_scenes import MODEL, OTHER, OTHER_TAG, TAG, asked
+from tests.download_scenes import MODEL, OTHER, OTHER_TAG, TAG, Answer, asked, until
 
 EIGHT_B, EIGHT_B_TAG = "llama3.1:8b-instruct", "llama3.1:8b-instruct-q4_K_M"
 EIGHT_B_Q8 = "llama3.1:8b-instruct-q8_0"
@@ -108,6 +108,44 @@ def test_the_context_stays_the_one_that_was_chosen_for_every_call_and_every_proc
     assert contexts_sent(simulator) == [1024, 1024, 1024, 1024]
     assert another.context_of(OTHER) == 4096
     assert len(manager.running()) == 1
+
+
+def test_a_context_with_which_the_load_fails_is_not_kept(managers, simulator):
+    simulator.install(TAG)
+    manager, another = managers(), managers()
+    manager.load_model(MODEL, context_tokens=1024)
+    simulator.set_fault("load_failed", times=1)
+
+    with pytest.raises(OllamaError, match="unable to allocate"):
+        manager.load_model(MODEL, context_tokens=100_000)
+    manager.load_model(MODEL)
+    manager.client.generate(MODEL, "x")
+    another.client.generate(MODEL, "x")
+
+    assert contexts_sent(simulator) == [1024, 100_000, 1024, 1024, 1024]
+    assert manager.context_of(MODEL) == another.context_of(MODEL) == 1024
+
+
+def test_until_a_load_has_succeeded_others_ask_with_the_context_before_and_then_with_the_chosen_one(
+    managers, simulator
+):
+    simulator.install(TAG)
+    manager, another = managers(), managers()
+    manager.load_model(MODEL, context_tokens=1024)
+    simulator.set_fault("slow_load", seconds=60, times=1)
+
+    load = Answer(lambda: manager.load_model(MODEL, context_tokens=2048))
+    until(lambda: 2048 in contexts_sent(simulator))
+    asking = [Answer(lambda one=one: one.client.generate(MODEL, "x")) for one in (manager, another)]
+    until(lambda: contexts_sent(simulator)[2:] == [1024, 1024])
+    simulator.clear_faults()
+
+    # Whichever of them Ollama serves last, and lists then: what was chosen is what was loaded.
+    done = load.get()
+    for one in asking:
+        one.get()
+    assert (done.context_tokens, done.warnings) == (2048, ())
+    assert manager.context_of(MODEL) == another.context_of(MODEL) == 2048
 
 
 def test_how_long_it_stays_is_handed_on_and_checked_before_anybody_is_asked(manager, simulator):
@@ -230,6 +268,15 @@ def test_a_context_longer_than_the_model_reads_is_said_and_not_kept(manager, sim
 
     assert done.context_tokens == manager.context_of(MODEL) == 131_072
     assert "shorter_context" in [warning.code for warning in done.warnings]
+
+
+def test_a_context_shorter_than_ollama_takes_is_kept_as_the_one_that_it_took(manager, simulator):
+    simulator.install(TAG)
+
+    done = manager.load_model(MODEL, context_tokens=1)
+
+    assert done.context_tokens == manager.context_of(MODEL) == 4
+    assert done.message.endswith("From now on it is used with a context of 4 tokens.")
 
 
 def test_a_check_counts_with_the_context_that_the_model_is_used_with(manager, simulator):

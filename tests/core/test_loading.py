@@ -128,12 +128,32 @@ def test_a_load_of_which_ollama_then_says_nothing_is_not_called_well():
 
 
 def test_the_context_told_is_the_one_that_ollama_gave_and_that_it_is_less_is_said():
-    told = loading.loaded("m", 1.0, False, 1_000_000, shown(runner(context=2048)))
+    told = loading.loaded("m", 1.0, False, 1_000_000, shown(runner(context=2048)), got_tokens=2048)
 
     assert told.context_tokens == 2048
     assert (
         told.warnings[0].text == "m reads at most 2,048 tokens at once, fewer than the 1,000,000 that were asked for."
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed", "longest", "got"),
+    [
+        (8192, 8192, None, 8192),
+        (1, 4, 131_072, 4),
+        (999_999, 131_072, 131_072, 131_072),
+        (999_999, 2048, None, 2048),
+        (8192, 4096, 131_072, 8192),
+    ],
+    ids=["as asked", "below the smallest", "beyond the longest", "longest not known", "another asked in between"],
+)
+def test_a_context_becomes_another_only_where_ollama_must_change_it(asked, listed, longest, got):
+    assert loading.context_got(asked, runner(context=listed), longest) == got
+
+
+def test_a_load_of_which_ollama_then_says_nothing_has_the_context_that_was_asked_for():
+    assert loading.context_got(8192, None, None) == 8192
+    assert loading.context_got(8192, runner(context=None), None) == 8192
 
 
 def test_that_a_chosen_context_stays_is_said():
