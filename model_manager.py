@@ -478,7 +478,9 @@ class ModelManager:
         digests = picture.digests(meant)
         if not digests:
             raise ModelNotInstalled(meant.name)
-        going = [runner.name for runner in self._machine.runners.ask() if runner.digest in digests]
+        loaded = {runner.digest for runner in self._machine.runners.ask()} & digests
+        # Not by the name that Ollama lists: it may have been deleted since, or be another model's by now.
+        going = [picture.inventory.of_digest(digest)[0].name for digest in sorted(loaded)]
         is_gone = self._machine.runners.unload(going, digests)
         self._machine.has_changed()
         return loading.unloaded(meant.name, bool(going), is_gone)

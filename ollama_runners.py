@@ -126,7 +126,7 @@ class OllamaRunners:
     def unload(self, names: Sequence[str], digests: Collection[str]) -> bool:
         """Have Ollama let go of these weights; return whether they have left the memory. Raises OllamaError.
 
-        names  any of which the model is called by: one that was deleted meanwhile cannot be unloaded
+        names  one that is installed for each of them: Ollama unloads nothing by a name that was deleted
         """
         for name in names:
             self._client.unload(name)

@@ -305,6 +305,31 @@ def test_an_unload_goes_by_the_weights_whatever_name_loaded_them(manager, simula
     assert not manager.unload_model(MODEL).was_loaded
 
 
+def test_what_was_loaded_under_a_name_that_is_gone_is_unloaded_by_another(manager, simulator):
+    simulator.install(TAG)
+    manager.client.copy(TAG, "mine:latest")
+    manager.client.load("mine:latest")
+    manager.client.delete("mine:latest")
+
+    done = manager.unload_model(TAG)
+
+    assert (done.was_loaded, done.is_gone) == (True, True)
+    assert simulator.state()["running"] == []
+
+
+def test_an_unload_lets_alone_what_stands_under_the_loaded_name_by_now(manager, simulator):
+    simulator.install(TAG)
+    simulator.install(OTHER_TAG)
+    manager.client.copy(TAG, "mine:latest")
+    manager.client.load("mine:latest")
+    manager.client.copy(OTHER_TAG, "mine:latest")
+    manager.client.load(OTHER_TAG)
+
+    assert manager.unload_model(TAG).is_gone
+
+    assert simulator.state()["running"] == [OTHER_TAG]
+
+
 # --- models that nobody has catalogued -------------------------------------------------------------------------------
 
 
