@@ -60,7 +60,7 @@ def problem(code: str, title: str, happened: str, remedy: str, **facts: Any) -> 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request."""
+    """What came back for one request, or one line of it."""
 
     status: int
     body: bytes
@@ -73,7 +73,7 @@ class Transport(Protocol):
         """Carry one request; target is the path below the face's own address, with its query."""
         ...
 
-    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[bytes]:
+    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[Reply]:
         """Carry one request whose answer comes line by line, however long it takes; a refusal is one line, too."""
         ...
 
@@ -111,11 +111,15 @@ class OverHttp:
             answer = self._request(method, target, body)
         return Reply(answer.status_code, answer.content)
 
-    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[bytes]:
+    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[Reply]:
         """Carry one request, and yield its answer line by line. Raises Problem: service_unavailable."""
         with self._asked(), self._request(method, target, body, {"Accept": NDJSON}, stream=True) as answer:
+            if answer.status_code != 200:
+                yield Reply(answer.status_code, answer.content)
+                return
             # Anything longer would hold a line back until the next one comes.
-            yield from answer.iter_lines(chunk_size=1)
+            for line in answer.iter_lines(chunk_size=1):
+                yield Reply(answer.status_code, line)
 
     def _request(
         self,
@@ -193,11 +197,12 @@ class InProcess:
         answer = self._open(method, target, body)
         return Reply(answer.status_code, answer.get_data())
 
-    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[bytes]:
+    def lines(self, method: str, target: str, body: bytes | None) -> Iterator[Reply]:
         """Carry one request, and yield its answer line by line."""
         with self._open(method, target, body, Accept=NDJSON) as answer:
             for part in answer.iter_encoded():
-                yield from part.splitlines()
+                for line in part.splitlines():
+                    yield Reply(answer.status_code, line)
 
     def _open(self, method: str, target: str, body: bytes | None, **headers: str) -> TestResponse:
         kind = None if body is None else "application/json"
@@ -286,9 +291,18 @@ class RestClient:
         """Bring a model into memory: yield what is waited for, {"phase", "seconds"}, and at last the answer."""
         body = {"model": name, "keep_alive": keep_alive, "context_tokens": context_tokens}
         given = json.dumps({key: value for key, value in body.items() if value is not None}).encode()
-        for line in self._transport.lines("POST", "/load", given):
-            step = json.loads(line)
-            yield step if "phase" in step else _answer(Reply(200, line))
+        for reply in self._transport.lines("POST", "/load", given):
+            step = _read(reply.body)
+            if "phase" not in step:
+                yield _answer(reply)
+                return
+            yield step
+        raise problem(
+            "service_unavailable",
+            "Service not reachable",
+            f"The answer broke off before {name} was loaded.",
+            "It may be loaded all the same; look at what is in memory before repeating.",
+        )
 
     def unload(self, name: str) -> Json:
         """Take a model out of memory."""
@@ -556,11 +570,8 @@ def _query(**values: Any) -> str:
 
 def _answer(reply: Reply) -> Json:
     """Return the JSON of a good answer. Raises Problem for a refusal, and for what is none of the face's."""
-    try:
-        data = json.loads(reply.body)
-    except ValueError:
-        data = None
-    if not isinstance(data, dict) or "success" not in data:
+    data = _read(reply.body)
+    if "success" not in data:
         raise problem(
             "service_unexpected",
             "Not an answer of the model manager",
@@ -571,6 +582,15 @@ def _answer(reply: Reply) -> Json:
     if not data["success"]:
         raise Problem(data)
     return data
+
+
+def _read(body: bytes) -> Json:
+    """Return the JSON object that a body is, an empty one where it is none."""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _base(url: str) -> str:

@@ -20,7 +20,7 @@ from typing import get_args
 import click
 import pytest
 from click.testing import CliRunner
-from scripted_server import PATIENCE_S
+from scripted_server import PATIENCE_S, ScriptedServer, answering
 
 from api_model_problems import STATUS
 from app import create_app
@@ -688,6 +688,23 @@ def test_what_is_no_model_manager_is_told_from_one(simulator, document):
 
     assert result.exit_code == REFUSED
     assert "not the model manager" in result.stderr
+
+
+BROKEN_LOADS = {
+    "a page": (answering(b"<html>boom</html>", "502 Bad Gateway"), "service_unexpected", "not the model manager"),
+    "half an answer": (answering({"phase": "loading", "seconds": 0.0}), "service_unavailable", "broke off before"),
+}
+
+
+@pytest.mark.parametrize(("script", "code", "words"), BROKEN_LOADS.values(), ids=BROKEN_LOADS)
+def test_a_load_that_a_service_does_not_answer_to_the_end_is_no_success(document, script, code, words):
+    with ScriptedServer(script) as server:
+        here = Here("", document, server.url)
+        for_a_person, for_a_program = here.run("load", ONE_B), here.run("--json", "load", ONE_B)
+
+    assert for_a_person.exit_code == for_a_program.exit_code == REFUSED
+    assert words in for_a_person.stderr
+    assert json.loads(for_a_program.stdout)["code"] == code
 
 
 def test_the_token_comes_from_the_environment_and_is_asked_for_by_name(simulator, document):

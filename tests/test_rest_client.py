@@ -27,7 +27,7 @@ class Recording:
 
     def lines(self, method, target, body):
         self.sent.append((method, target, None if body is None else json.loads(body)))
-        yield from (json.dumps(answer).encode() for answer in self.answers)
+        yield from (Reply(200, json.dumps(answer).encode()) for answer in self.answers)
 
     def close(self):
         pass
@@ -148,6 +148,14 @@ def test_a_load_that_is_refused_is_a_problem():
     assert refused.value.code == "model_not_installed"
 
 
+@pytest.mark.parametrize("steps", [[], [{"phase": "loading", "seconds": 0.0}]], ids=["at once", "while it loads"])
+def test_a_load_whose_answer_breaks_off_has_not_succeeded(steps):
+    with pytest.raises(Problem, match="broke off before m was loaded") as broken:
+        list(RestClient(Recording(*steps)).load("m"))
+
+    assert broken.value.code == "service_unavailable"
+
+
 def test_lines_are_yielded_as_they_come_over_http():
     def script(connection):
         request = connection.receive()
@@ -245,6 +253,21 @@ STRANGERS = {
 @pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
 def test_what_is_none_of_our_answers_is_told_from_one(script):
     assert asked(script).code == "service_unexpected"
+
+
+@pytest.mark.parametrize("script", STRANGERS.values(), ids=STRANGERS)
+def test_what_is_none_of_our_answers_is_told_also_where_a_load_comes_by_line(script):
+    problem = asked(script, lambda client: list(client.load("m")))
+
+    # Nothing at all may be an answer of ours that broke off at once.
+    nothing_came = script is STRANGERS["nothing"]
+    assert problem.code == ("service_unavailable" if nothing_came else "service_unexpected")
+
+
+def test_a_page_in_place_of_a_load_is_told_with_its_status():
+    problem = asked(STRANGERS["a page"], lambda client: list(client.load("m")))
+
+    assert (problem.code, problem.body["status"]) == ("service_unexpected", 502)
 
 
 def test_an_error_page_is_not_taken_for_an_export():
