@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 BODY_LIMIT_BYTES = 64 * 1024
-# A thousand events of usage do not fit the usual limit; an import is a whole document; a benchmark may bring photos.
+# A thousand events of usage do not fit the usual limit; an import is a whole document. A benchmark may bring ten photos
+# of 10 MiB, which are 134 MiB in base64, and prompts; while it is read it takes twice its size in memory (measured).
 BODY_LIMITS_BYTES: Mapping[str, int] = {
     "usage": 1024 * 1024,
     "import_document": 16 * 1024 * 1024,
-    "start_benchmark": 32 * 1024 * 1024,
+    "start_benchmark": 144 * 1024 * 1024,
 }
 
 # The views that a browser opens without being able to send the token along.

@@ -125,7 +125,7 @@ class PayloadTooLarge(RequestRefused):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(
             f"The body is larger than {limit_bytes:,} bytes.",
-            "Send less, or in several requests.",
+            "Send less at once; docs/api.md says how much each address takes.",
             limit_bytes=limit_bytes,
         )
 

@@ -44,7 +44,7 @@ MAX_WAITING_REQUESTS = 512
 IDLE_SECONDS = 30  # between two requests, and for a client that takes nothing of an answer
 READ_SECONDS = 10  # between two pieces of a request
 HEADER_SECONDS = 10  # from the first byte of a request to the end of its headers
-BODY_SECONDS = 120  # for a body; 32 MiB in that time is 2.2 Mbit/s
+BODY_SECONDS = 120  # for a body; 144 MiB in that time is 10 Mbit/s
 LINGER_SECONDS = 2  # for a client that still sends while we have answered already
 
 # All together less than the five seconds in which a stop is promised.

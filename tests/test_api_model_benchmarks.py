@@ -194,6 +194,15 @@ def test_the_limits_are_those_that_the_documentation_states():
         assert stated in text
 
 
+def test_as_many_photos_and_prompts_as_a_benchmark_may_have_are_within_the_limit(rest):
+    photo = JPEG.ljust(benchmarks.LARGEST_PHOTO_BYTES, b"x")
+    images = [base64.b64encode(photo).decode()] * benchmarks.MOST_PHOTOS
+    prompts = ["選" * benchmarks.LONGEST_PROMPT] * benchmarks.MOST_PROMPTS
+
+    # All of it has been read and found well before anybody looks for the model.
+    problem(asked_for(rest, models=["nobody/knows:it"], images=images, prompts=prompts), "model_not_found", 404)
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 

@@ -192,7 +192,7 @@ def test_a_page_elsewhere_can_change_nothing(shared, method, path, request_of):
 
 @pytest.mark.parametrize(("method", "path"), CHANGING)
 def test_a_body_beyond_the_limit_is_refused(shared, method, path):
-    limits = {"/usage": 1024 * 1024, "/import": 16 * 1024 * 1024, "/benchmarks": 32 * 1024 * 1024}
+    limits = {"/usage": 1024 * 1024, "/import": 16 * 1024 * 1024, "/benchmarks": 144 * 1024 * 1024}
     limit = limits.get(path, 64 * 1024)
 
     answer = shared.ask(method, path, b"[" * (limit + 1))
