@@ -739,7 +739,7 @@ class ModelManager:
         self,
         models: Iterable[str],
         prompts: Iterable[str] | None = None,
-        photos: Iterable[bytes | str | PathLike[str]] = (),
+        photos: Iterable[bytes | str | PathLike[str]] | None = (),
         runs: int | None = None,
         *,
         answer_tokens: int = DEFAULT_ANSWER_TOKENS,
@@ -749,11 +749,11 @@ class ModelManager:
         """Return the job that measures installed models on the same prompts, queued or running.
 
         prompts  None: a rating, keywords and a short critique, as AutoDev asks for them
-        photos   files, or their bytes; each prompt is asked with each, of models that can see
+        photos   a list of files, or of their bytes; each prompt is asked with each, of models that can see; None: none
 
         Raises InvalidRequest, ModelNotInstalled, BenchmarkUnsuitable, ModelNotFound, OllamaUnavailable, StoreError.
         """
-        seen_photos = [_photo(photo, number) for number, photo in enumerate(photos)]
+        seen_photos = _photos(photos)
         asked = benchmarks.check(models, prompts, seen_photos, runs, answer_tokens, context_tokens, seed)
         with self._undisturbed():
             picture, seen = self._pictures.ask()
@@ -1314,6 +1314,16 @@ def _or_none(call: Callable[[], T]) -> T | None:
         return call()
     except (ModelNotFound, InvalidRequest):
         return None
+
+
+def _photos(photos: Any) -> list[bytes]:
+    """Return the bytes of photos. Raises InvalidRequest for what is no list, or cannot be read."""
+    if photos is None:
+        return []
+    # A path is a list of letters, too, and bytes are one of numbers.
+    if isinstance(photos, str | bytes | bytearray | memoryview) or not isinstance(photos, Iterable):
+        raise InvalidRequest("photos", "must be a list of files, or of their bytes", "Put a single one into a list.")
+    return [_photo(photo, number) for number, photo in enumerate(photos)]
 
 
 def _photo(photo: bytes | str | PathLike[str], number: int) -> bytes:

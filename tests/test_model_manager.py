@@ -1065,6 +1065,22 @@ def test_what_cannot_be_compared_is_refused(manager):
         manager.compare([MODEL, "nobody"])
 
 
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("photos", ["/a/b.jpg", Path("/a/b.jpg"), b"\xff\xd8\xff", bytearray(b"\xff\xd8\xff"), 5])
+def test_photos_that_are_no_list_are_refused_as_a_whole(manager, photos):
+    with pytest.raises(InvalidRequest, match="must be a list of files") as refusal:
+        manager.start_benchmark([MODEL], photos=photos)
+
+    assert refusal.value.field == "photos"
+
+
+def test_no_photos_at_all_are_none(manager):
+    with pytest.raises(ModelNotInstalled):  # which is looked at after the photos
+        manager.start_benchmark([MODEL], photos=None)
+
+
 # --- advice ----------------------------------------------------------------------------------------------------------
 
 
