@@ -953,6 +953,8 @@ class ModelManager:
 
         Raises InvalidRequest and ModelNotFound, which name the field with its place, such as 3.tokens; StoreError.
         """
+        if isinstance(events, Mapping | str | bytes) or not isinstance(events, Iterable):
+            raise InvalidRequest("events", "must be a list of uses", "Put a single one into a list.")
         at = _now()
         return self._record([_checked_event(place, event, at) for place, event in enumerate(events)], is_list=True)
 
@@ -1342,16 +1344,24 @@ def _photo(photo: bytes | str | PathLike[str], number: int) -> bytes:
 def _known_name(picture: Picture, name: Any, place: int | None = None) -> str:
     """Return what a name means; place is where it stands in a list, and then each error names it."""
     try:
-        if not isinstance(name, str):
-            raise InvalidRequest("model", "must be the name of a model")
         return picture.known(name).name
     except (InvalidRequest, ModelNotFound) as error:
         raise (error if place is None else error.within(str(place))) from None
 
 
-def _checked_event(place: int, told: Mapping[str, Any], at: str) -> tuple[Any, Event]:
+# What may be told of one inference, besides its model.
+_TOLD_OF_A_USE = ("inference_time", "success", "tokens", "quality_score", "task")
+_KNOWN_OF_A_USE = ", ".join(("model", *_TOLD_OF_A_USE))
+
+
+def _checked_event(place: int, told: Any, at: str) -> tuple[Any, Event]:
+    if not isinstance(told, Mapping):
+        raise InvalidRequest(str(place), "must be a use by its fields", 'For instance {"model": …, "tokens": 90}.')
     fields = {"inference_time": None, "success": True, **told}
     name = fields.pop("model", None)
+    for field in fields:
+        if field not in _TOLD_OF_A_USE:
+            raise InvalidRequest(f"{place}.{field}", "is not a field of a use", f"Known are {_KNOWN_OF_A_USE}.")
     try:
         return name, usage.check_event(**fields, at=at)
     except InvalidRequest as error:

@@ -207,8 +207,9 @@ class Meant:
 def resolve(text: str, entries: Mapping[str, CatalogEntry]) -> Meant:
     """Return what a name means, whatever its case, and whether it is an entry's id or one of an entry's own tags.
 
-    Raises InvalidModelName.
+    Raises InvalidModelName, and InvalidRequest for what is no text.
     """
+    text = names.as_text(text)
     if text in entries:
         return Meant(text, entries[text])
     wanted = names.parse(text.strip()).key

@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from model_core.errors import InvalidModelName, RegistryNotAllowed
+from model_core.errors import InvalidModelName, InvalidRequest, RegistryNotAllowed
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 
@@ -54,6 +55,13 @@ class ModelName:
         else:
             prefix = ""
         return f"{prefix}{self.model}:{self.tag}"
+
+
+def as_text(name: Any) -> str:
+    """Return what a caller gave for a name, if it is a text at all. Raises InvalidRequest."""
+    if not isinstance(name, str):
+        raise InvalidRequest("model", "must be the name of a model")
+    return name
 
 
 @lru_cache(maxsize=4096)
@@ -121,9 +129,10 @@ def same(one: str, other: str) -> bool:
 def downloadable(text: str, allowed_registries: tuple[str, ...]) -> ModelName:
     """Return the name if it may be asked of a registry.
 
-    Raises InvalidModelName for outer blanks, a cloud or local suffix and what Ollama would refuse,
-    RegistryNotAllowed for a host that is not on the list.
+    Raises InvalidModelName for outer blanks, a cloud or local suffix and what Ollama would refuse, InvalidRequest for
+    what is no text, RegistryNotAllowed for a host that is not on the list.
     """
+    text = as_text(text)
     if text != text.strip():
         raise InvalidModelName("has blanks around it")
     if suffix := source_suffix(text):

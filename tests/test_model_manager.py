@@ -240,6 +240,29 @@ def test_each_twin_raises_what_the_form_of_old_only_says(manager):
         manager.recommend(0.5)
 
 
+NO_NAMES = pytest.mark.parametrize("name", [None, 5, ["x"]], ids=str)
+
+
+@NO_NAMES
+def test_what_is_no_name_at_all_is_refused_by_whoever_raises(manager, name):
+    for method in (
+        *(manager.select_model, manager.load_model, manager.unload_model, manager.pull_model, manager.start_download),
+        *(manager.plan_download, manager.remove_model, manager.check_fit, manager.info, manager.statistics),
+    ):
+        with pytest.raises(InvalidRequest) as refusal:
+            method(name)
+        assert refusal.value.field == "model"
+
+
+@NO_NAMES
+def test_what_is_no_name_at_all_is_none_or_false_or_a_sentence(manager, name):
+    assert manager.get_model_info(name) is None
+    assert manager.get_model_statistics(name) is None
+    assert manager.switch_model(name) is False
+    for method in (manager.download_model, manager.delete_model, manager.check_model_compatibility):
+        assert method(name) == (False, "model: must be the name of a model.")
+
+
 # --- making one ------------------------------------------------------------------------------------------------------
 
 
@@ -971,7 +994,7 @@ def test_an_impossible_record_is_refused(manager, seconds, success):
     assert manager.get_model_statistics(MODEL)["usage_count"] == 0
 
 
-@pytest.mark.parametrize("name", [None, 5, ["x"]], ids=str)
+@NO_NAMES
 def test_a_record_of_no_name_is_refused(manager, name):
     with pytest.raises(InvalidRequest):
         manager.record_usage(name, 1.0)
@@ -989,7 +1012,14 @@ def test_of_several_records_all_count_or_none(manager):
 
 @pytest.mark.parametrize(
     ("told", "field"),
-    [({"inference_time": -1}, "1.inference_time"), ({"tokens": 1.5}, "1.tokens"), ({"task": ""}, "1.task")],
+    [
+        ({"inference_time": -1}, "1.inference_time"),
+        ({"tokens": 1.5}, "1.tokens"),
+        ({"task": ""}, "1.task"),
+        ({"inference_tme": 1}, "1.inference_tme"),
+        ({"at": "2026-11-27"}, "1.at"),
+        ({7: 1}, "1.7"),
+    ],
 )
 def test_of_several_records_the_impossible_one_is_named_by_its_place(manager, told, field):
     with pytest.raises(InvalidRequest) as refusal:
@@ -997,6 +1027,22 @@ def test_of_several_records_the_impossible_one_is_named_by_its_place(manager, to
 
     assert refusal.value.field == field
     assert str(refusal.value).startswith(f"{field}: ")
+
+
+def test_what_is_no_record_is_refused_by_its_place(manager):
+    with pytest.raises(InvalidRequest, match="by its fields") as refusal:
+        manager.record_events([{"model": MODEL}, 5])
+
+    assert refusal.value.field == "1"
+
+
+@pytest.mark.parametrize("events", [5, None, "x", {"model": MODEL}], ids=str)
+def test_records_that_are_no_list_are_refused(manager, events):
+    with pytest.raises(InvalidRequest) as refusal:
+        manager.record_events(events)
+
+    assert refusal.value.field == "events"
+    assert manager.get_model_statistics(MODEL)["usage_count"] == 0
 
 
 def test_a_record_without_a_model_is_refused(manager):
