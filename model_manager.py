@@ -757,7 +757,10 @@ class ModelManager:
         asked = benchmarks.check(models, prompts, seen_photos, runs, answer_tokens, context_tokens, seed)
         with self._undisturbed():
             picture, seen = self._pictures.ask()
-            measured = [self._measured(picture, name, with_photos=bool(seen_photos)) for name in asked.models]
+            measured = [
+                self._measured(picture, name, f"models.{place}", with_photos=bool(seen_photos))
+                for place, name in enumerate(asked.models)
+            ]
             benchmarks.check_distinct(measured)
             fits = [self._fit_now(picture, name, context_tokens=asked.context_tokens) for name in asked.models]
             wanted = Benchmark(
@@ -776,9 +779,13 @@ class ModelManager:
             )
             return self._benchmarks.start(wanted, seen_photos)
 
-    def _measured(self, picture: Picture, name: str, *, with_photos: bool) -> BenchmarkModel:
-        """Return a model as it is measured. Raises ModelNotInstalled, BenchmarkUnsuitable."""
-        told, found = picture.answering(name)
+    def _measured(self, picture: Picture, name: str, field: str, *, with_photos: bool) -> BenchmarkModel:
+        """Return a model as it is measured; field is where its name was given.
+
+        Raises InvalidModelName, ModelNotFound, ModelNotInstalled, BenchmarkUnsuitable.
+        """
+        with _told_of(field):
+            told, found = picture.answering(name)
         able = self._abilities(found)
         for capability in (ANSWERING, SEEING) if with_photos else (ANSWERING,):
             if able is not None and capability not in able:
@@ -966,7 +973,7 @@ class ModelManager:
         else:
             picture, seen = self._pictures.look()
             found = [
-                (_known_name(picture, name, place if is_list else None), event)
+                (_known_name(picture, name, f"{place}.model" if is_list else None), event)
                 for place, (name, event) in enumerate(events)
             ]
             # With what Ollama holds comes the digest that the figures of a model not yet on record belong to.
@@ -1001,7 +1008,7 @@ class ModelManager:
         """
         wanted, said = comparison.check_metrics(metrics), comparison.check_models(models)
         picture, _ = self._pictures.look()
-        meant = [_known_name(picture, name) for name in said]
+        meant = [_known_name(picture, name, f"models.{place}") for place, name in enumerate(said)]
         comparison.check_different(said, meant)
         return comparison.compare({name: picture.usage_of(name) for name in meant}, wanted)
 
@@ -1341,12 +1348,19 @@ def _photo(photo: bytes | str | PathLike[str], number: int) -> bytes:
         raise InvalidRequest(f"photos.{number}", f"cannot be read ({why})") from error
 
 
-def _known_name(picture: Picture, name: Any, place: int | None = None) -> str:
-    """Return what a name means; place is where it stands in a list, and then each error names it."""
-    try:
+def _known_name(picture: Picture, name: Any, field: str | None = None) -> str:
+    """Return what a name means; field is what it was given in, where that is not just the model of the request."""
+    with _told_of(field):
         return picture.known(name).name
+
+
+@contextmanager
+def _told_of(field: str | None) -> Iterator[None]:
+    """Have what is wrong with a name that stands in a list told of its place there; None: it stands in none."""
+    try:
+        yield
     except (InvalidRequest, ModelNotFound) as error:
-        raise (error if place is None else error.within(str(place))) from None
+        raise (error if field is None else error.at(field)) from None
 
 
 # What may be told of one inference, besides its model.

@@ -129,8 +129,16 @@ class InvalidRequest(ModelManagerError, ValueError):
         >>> InvalidRequest("tokens", "must be a whole number").within("3").happened
         '3.tokens: must be a whole number.'
         """
-        facts = {**self.facts, "field": f"{place}.{self.field}"}
-        return _revive(type(self), f"{place}.{self.happened}", self.remedy, facts)
+        return self.at(f"{place}.{self.field}")
+
+    def at(self, field: str) -> ModelManagerError:
+        """Return the same of a value that was given under another name.
+
+        >>> InvalidModelName("has blanks around it").at("models.1").happened
+        'models.1: has blanks around it.'
+        """
+        problem = self.happened.removeprefix(f"{self.field}: ")
+        return _revive(type(self), f"{field}: {problem}", self.remedy, {**self.facts, "field": field})
 
 
 class InvalidModelName(InvalidRequest):
@@ -181,9 +189,8 @@ class ModelNotFound(ModelManagerError):
             alike=list(alike),
         )
 
-    def within(self, place: str) -> ModelManagerError:
-        """Return the same of a name that stands in a list."""
-        field = f"{place}.model"
+    def at(self, field: str) -> ModelManagerError:
+        """Return the same of a name that stands in a list, with the field that it was given in."""
         return _revive(type(self), f"{field}: {self.happened}", self.remedy, {**self.facts, "field": field})
 
 

@@ -1114,6 +1114,16 @@ def test_what_cannot_be_compared_is_refused(manager):
 # --- benchmarks ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "error"), [("nobody/knows:it", ModelNotFound), ("../x", InvalidModelName)])
+def test_of_several_names_the_wrong_one_is_told_by_its_place(manager, simulator, name, error):
+    simulator.install(TAG)
+
+    for method in (manager.compare, manager.start_benchmark):
+        with pytest.raises(error, match=r"^models\.1: ") as refusal:
+            method([MODEL, name])
+        assert refusal.value.field == "models.1"
+
+
 @pytest.mark.parametrize("photos", ["/a/b.jpg", Path("/a/b.jpg"), b"\xff\xd8\xff", bytearray(b"\xff\xd8\xff"), 5])
 def test_photos_that_are_no_list_are_refused_as_a_whole(manager, photos):
     with pytest.raises(InvalidRequest, match="must be a list of files") as refusal:
