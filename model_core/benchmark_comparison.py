@@ -43,17 +43,21 @@ def check_ids(ids: Any) -> Sequence[str]:
     """Return the ids of benchmarks that are to be compared. Raises InvalidRequest."""
     if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(isinstance(one, str) for one in ids):
         raise InvalidRequest("benchmarks", "must be a list of ids")
-    if not 2 <= len(set(ids)) == len(ids) <= MOST_BENCHMARKS:
-        raise InvalidRequest("benchmarks", f"must be 2 to {MOST_BENCHMARKS} different ones")
+    again = len(ids) - len(set(ids))
+    if again or not 2 <= len(ids) <= MOST_BENCHMARKS:
+        came = f"{len(ids)}, {again} of them named again" if again else f"{len(ids)}"
+        raise InvalidRequest("benchmarks", f"must be 2 to {MOST_BENCHMARKS} different ones, and not {came}")
     return ids
 
 
 def compare(jobs: Sequence[Benchmark]) -> BenchmarkComparison:
     """Return two or more benchmarks side by side. Raises InvalidRequest where they did not ask the same."""
     for field, what in _SAME.items():
-        if len({_asked(job, field) for job in jobs}) > 1:
+        if others := [job.id for job in jobs if _asked(job, field) != _asked(jobs[0], field)]:
             raise InvalidRequest(
-                "benchmarks", f"had different {what}", "Ask the same again, of the models that are to be compared."
+                "benchmarks",
+                f"{' and '.join(others)} had other {what} than {jobs[0].id}",
+                "Ask the same again, of the models that are to be compared.",
             )
     measured = Counter(model.name for job in jobs for model in job.models)
     together = jobs[0].model_copy(update=_together([_renamed(job, measured) for job in jobs]))

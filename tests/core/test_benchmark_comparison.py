@@ -57,8 +57,12 @@ def test_a_model_that_both_measured_is_told_by_the_benchmark():
     ],
 )
 def test_what_was_not_asked_the_same_is_not_compared(other, what):
-    with pytest.raises(InvalidRequest, match=f"had different {what}"):
-        compare([a_benchmark("b1", {"a": 40.0}), a_benchmark("b2", {"b": 20.0}, **other)])
+    same, different = a_benchmark("b1", {"a": 40.0}), a_benchmark("b2", {"b": 20.0}, **other)
+
+    with pytest.raises(InvalidRequest, match=rf"^benchmarks: b2 had other {what} than b1\."):
+        compare([same, different])
+    with pytest.raises(InvalidRequest, match=rf"b2 and b2 had other {what} than b1\."):
+        compare([same, different, same, different])
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,15 @@ def test_what_else_was_different_is_said(other, words):
     found = compare([a_benchmark("b1", {"a": 40.0}), a_benchmark("b2", {"b": 20.0}, **other)])
 
     assert found.warnings[-1].endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("ids", "came"),
+    [(["b1"], "not 1."), (["b1", "b2", "b1"], "not 3, 1 of them named again."), ([*"abcdefghi"], "not 9.")],
+)
+def test_how_many_came_is_said_where_it_is_not_two_to_eight(ids, came):
+    with pytest.raises(InvalidRequest, match=f"must be 2 to 8 different ones, and {came}"):
+        check_ids(ids)
 
 
 @pytest.mark.parametrize("ids", ["b1", ["b1"], ["b1", "b1"], [1, 2], None, [str(number) for number in range(9)]])
