@@ -58,12 +58,14 @@ class Ordered(Exception):
 class JobRun(Generic[J]):
     """One job that this process owns, from its turn to its end.
 
-    lock   the owner's lock, held; released when the thread ends
-    ended  the thread has done all it will do
+    lock        the owner's lock, held; released when the thread ends
+    ended       the thread has done all it will do
+    unrecorded  why it let go of a job that has not ended: it could not be written down
     """
 
     def __init__(self, desk: Desk[J], job: J, lock: LockFile) -> None:
         self.job, self.ended = job, False
+        self.unrecorded: StoreError | None = None
         self._desk, self._lock = desk, lock
         self._order: Any = None
         self._woken = threading.Event()
@@ -122,6 +124,7 @@ class JobRun(Generic[J]):
             # What could not be written did not happen. The document still says that somebody works on it; nobody
             # does, so it is shown as interrupted, and goes on when somebody asks for it.
             logger.error("%s not recorded id=%s error=%s", self._desk.kind.noun, self.job.id, error)
+            self.unrecorded = error
         finally:
             if self.job.state not in self._desk.kind.owned:
                 self._leave_nothing()

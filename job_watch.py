@@ -85,6 +85,8 @@ class JobWatch:
                     self._tell()
                 except ModelManagerError as error:  # a document that cannot be read just now: look again
                     logger.warning("jobs not seen reason=%s", error)
+                except Exception:  # a fault of ours: whoever watches must hear of what comes after it
+                    logger.exception("jobs not seen")
 
     def _tell(self) -> None:
         for kind in self._kinds:

@@ -51,6 +51,7 @@ class JobWorker(Generic[J, R]):
     def _start_anew(self) -> None:
         """Own nothing: after a fork the threads, and whatever locks they held, are another process's."""
         self._runs: dict[str, R] = {}
+        self._unrecorded: dict[str, str] = {}
         self._beginning = threading.Lock()  # so that who asks for what has just been begun here finds it here
 
     # --- what a kind of job says -------------------------------------------------------------------------------------
@@ -147,6 +148,7 @@ class JobWorker(Generic[J, R]):
         if self.closed:
             run.order(self._desk.kind.interrupted)
         self._runs[job.id] = run
+        self._unrecorded.pop(job.id, None)
         try:
             run.start(self._done)
         except BaseException:
@@ -155,6 +157,8 @@ class JobWorker(Generic[J, R]):
         return job
 
     def _done(self, run: R) -> None:
+        if run.unrecorded:
+            self._unrecorded[run.job.id] = f"It could not be recorded any more. {run.unrecorded} Then resume it."
         self._runs.pop(run.job.id, None)
         for other in list(self._runs.values()):
             other.wake()
@@ -278,7 +282,7 @@ class JobWorker(Generic[J, R]):
         # It may have ended, or found another owner, between the looks: then the document says so by now.
         if (newer := self._desk.read().get(job.id)) is not None and newer != stored:
             return self._seen_from_here(newer)
-        return self._desk.kind.orphan(job)
+        return self._desk.kind.orphan(job, self._unrecorded.get(job.id))
 
     # --- ending ------------------------------------------------------------------------------------------------------
 

@@ -73,9 +73,12 @@ class JobKind(Generic[J, S]):
         """Return the error that says that this cannot be, and what can."""
         return InvalidTransition(job.id, wish, job.state, tuple(allowed), kind=self.noun)
 
-    def orphan(self, job: J) -> J:
-        """Return a job as it is shown whose owner has gone: interrupted, though nobody has written that down."""
-        return job.model_copy(update={"state": self.interrupted, **self.still, "message": self.orphaned})
+    def orphan(self, job: J, why: str | None = None) -> J:
+        """Return a job as it is shown whose owner has gone: interrupted, though nobody has written that down.
+
+        why  the owner let go of it; None: it is not known
+        """
+        return job.model_copy(update={"state": self.interrupted, **self.still, "message": why or self.orphaned})
 
     def without(self, jobs: Mapping[str, J], job_id: str) -> dict[str, J]:
         """Return the jobs without one that has ended. Raises InvalidTransition for one that has not."""

@@ -744,9 +744,10 @@ def test_what_the_document_could_not_take_down_did_not_happen_and_can_be_resumed
     done = scene.ended(scene.worker.resume(job.id))
 
     assert job.state is S.INTERRUPTED
+    assert job.message == "It could not be recorded any more. The disk is full. Free space there. Then resume it."
     assert listed == [job]
     assert "The disk is full." in caplog.text
-    assert done.state is S.COMPLETED
+    assert (done.state, done.message) == (S.COMPLETED, None)
     assert abs(simulator.bytes_sent_total - bytes_of(TAG)) <= 2_000_000
 
 

@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from bell import Bell
+from job_watch import JobWatch, Watched
+from model_core.benchmark_records import Benchmark
 from model_manager import ModelManager
 
 MODEL = "llama3.2:1b-instruct"
@@ -98,6 +101,25 @@ def test_what_was_taken_off_the_record_is_told_to_be_gone(manager):
             pass
 
     assert [(event.type, event.data["download"]["id"]) for event in events] == [("download_forgotten", job.id)]
+
+
+def test_a_fault_of_ours_in_one_look_ends_no_watch(caplog):
+    looks = iter([[], KeyError("a fault of ours"), [Benchmark(id="b1", models=(), prompts=())]])
+
+    def jobs():
+        look = next(looks, [])
+        if isinstance(look, Exception):
+            raise look
+        return look
+
+    watching = JobWatch([Watched("benchmark", jobs, lambda job: {"id": job.id})], Bell())
+    with watching.watching() as hub:
+        deadline = time.monotonic() + 10
+        while not (events := hub.since(0, 0.5)) and time.monotonic() < deadline:
+            pass
+
+    assert events[0].data["benchmark"]["id"] == "b1"
+    assert "a fault of ours" in caplog.text
 
 
 def test_nothing_looks_when_nobody_watches(manager):
