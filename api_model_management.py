@@ -391,15 +391,17 @@ class ModelApi:
 
     def recommend(self) -> Response:
         """The model that suits best, the others in their order, what was not chosen, and why."""
-        asked = read_body(Recommend).wish
+        body = read_body(Recommend)
+        asked = body.wish
         found = self._manager.recommend(
-            asked.available_vram_gb,
+            asked.vram_gb,
             asked.priority,
             context_tokens=asked.context_tokens,
             needs=asked.needs,
             installed_only=asked.installed_only,
             kv_type=asked.kv_type,
             parallel=asked.parallel,
+            on_processor=body.on_processor,
         )
         best = found.best
         return self._answer_as_seen(
@@ -526,7 +528,9 @@ def _json(data: Any, status: int = 200, headers: Mapping[str, str] | None = None
 
 
 def _criteria(asked: Criteria) -> dict[str, Any]:
-    return {**asked.model_dump(mode="json"), "available_vram_gb": asked.available_bytes / GIB}
+    # In one unit only: whoever sends them back changed would not know which figure counts.
+    told = asked.model_dump(mode="json", exclude={"available_bytes"})
+    return {"available_vram_gb": asked.available_bytes / GIB, **told}
 
 
 def _counted(number: int, one: str, many: str) -> str:

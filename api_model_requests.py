@@ -12,13 +12,15 @@ from functools import cache
 from typing import Any, Literal, TypeVar, cast
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from api_model_problems import PayloadTooLarge
 from model_core.benchmark_records import DEFAULT_ANSWER_TOKENS, DEFAULT_SEED
 from model_core.benchmarks import check_photos
+from model_core.candidates import Source
 from model_core.errors import InvalidRequest
 from model_core.memory import DEFAULT_CONTEXT_TOKENS
+from model_core.records import GIB
 
 LONGEST_WAIT_S = 60.0
 MOST_EVENTS = 1000
@@ -161,24 +163,50 @@ class Purpose(Server):
     needs: list[str] = Field(default=[], max_length=16)
     installed_only: bool | None = Field(default=None, strict=True)
 
-
-# What an answer tells of its criteria and nobody asks for.
-_TOLD = ("available_bytes", "source", "machine")
+    @property
+    def vram_gb(self) -> float | None:
+        """How much there is, in GiB."""
+        return self.available_vram_gb
 
 
 class WhatIf(Purpose):
-    """The criteria of an answer, as they are or changed: what would be recommended then."""
+    """The criteria of an answer, as they are or changed: what would be recommended then.
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_what_is_only_told(cls, said: Any) -> Any:
-        return {key: said[key] for key in said if key not in _TOLD} if isinstance(said, dict) else said
+    available_bytes  the same figure in bytes, as a problem tells it
+    source           processor: the figure is of RAM, on a machine without a card; whose else it was makes no difference
+    machine          what the figure was made of; only told
+    """
+
+    available_bytes: int | None = Field(default=None, strict=True)
+    source: Source | None = None
+    machine: Any = None
+
+    @property
+    def vram_gb(self) -> float | None:
+        """How much there is, in GiB. Raises InvalidRequest where it is said twice."""
+        if self.available_bytes is None:
+            return self.available_vram_gb
+        if self.available_vram_gb is not None:
+            raise InvalidRequest(
+                "criteria.available_bytes", "stands beside available_vram_gb", "Say how much there is in one of them."
+            )
+        return self.available_bytes / GIB
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether there is no card."""
+        return self.source == "processor"
 
 
 class Recommend(Purpose):
     """A wish: its fields side by side, or as the criteria of an earlier answer."""
 
     criteria: WhatIf | None = None
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether the criteria sent back are of a machine without a card."""
+        return self.criteria is not None and self.criteria.on_processor
 
     @property
     def wish(self) -> Purpose:

@@ -92,6 +92,7 @@ from model_core.errors import (
     NameTaken,
     NoCurrentModel,
     NoSuitableModel,
+    OllamaBrokeOff,
     OllamaBusy,
     OllamaError,
     OllamaModelMissing,
@@ -161,6 +162,7 @@ __all__ = [
     "NameTaken",
     "NoCurrentModel",
     "NoSuitableModel",
+    "OllamaBrokeOff",
     "OllamaBusy",
     "OllamaError",
     "OllamaModelMissing",
@@ -862,10 +864,15 @@ class ModelManager:
         """Return what the machine that Ollama runs on has, as far as it can be known; it never waits for long."""
         return self._machine.hardware()
 
-    def budget(self, available_vram_gb: float | None = None) -> Budget:
-        """Return how much memory advice counts on now, and who says so. Raises InvalidRequest."""
+    def budget(self, available_vram_gb: float | None = None, *, on_processor: bool = False) -> Budget:
+        """Return how much memory advice counts on now, and who says so.
+
+        on_processor  the figure is of RAM, on a machine without a card
+
+        Raises InvalidRequest.
+        """
         asked = None if available_vram_gb is None else advice.gib_as_bytes(available_vram_gb, "available_vram_gb")
-        return self._machine.budget(asked)
+        return self._machine.budget(asked, on_processor=on_processor)
 
     def recommend(
         self,
@@ -877,15 +884,17 @@ class ModelManager:
         installed_only: bool | None = None,
         kv_type: str = memory.KvType.F16,
         parallel: int = 1,
+        on_processor: bool = False,
     ) -> Recommendation:
         """Return the models that suit, the best first, each with its reasons; and what was not chosen, and why not.
 
         available_vram_gb  in GiB; 0 means none; None: what is free now, and the answer says what that was made of
         kv_type, parallel  how Ollama is set up: its cache, and how many requests it serves at once
+        on_processor       the figure is of RAM, on a machine without a card
 
         Raises NoSuitableModel, InvalidRequest.
         """
-        found = self.budget(available_vram_gb)
+        found = self.budget(available_vram_gb, on_processor=on_processor)
         criteria = advice.criteria(
             found, priority, context_tokens, needs, installed_only, kv_type=kv_type, parallel=parallel
         )

@@ -56,9 +56,19 @@ class OllamaMachine:
         """Return what is in memory, as last seen; nothing where Ollama is away."""
         return self.runners.look() if self._inventory.look().reachable else ()
 
-    def budget(self, asked_bytes: int | None = None) -> Budget:
-        """Return how much memory advice counts on now; asked_bytes is what the caller says is there."""
-        return budget.budget(self.hardware(), self.loaded(), asked_bytes=asked_bytes, cap_bytes=self._cap_bytes)
+    def budget(self, asked_bytes: int | None = None, *, on_processor: bool = False) -> Budget:
+        """Return how much memory advice counts on now.
+
+        asked_bytes   what the caller says is there
+        on_processor  and that it is RAM, on a machine without a card
+        """
+        return budget.budget(
+            self.hardware(),
+            self.loaded(),
+            asked_bytes=asked_bytes,
+            asked_on_processor=on_processor,
+            cap_bytes=self._cap_bytes,
+        )
 
     def has_changed(self) -> None:
         """Look anew when asked next: something was loaded, or went out of memory."""

@@ -28,6 +28,7 @@ from model_core.records import (
     InstalledModel,
     ModelPurpose,
     StoredModel,
+    Usage,
     Variant,
 )
 from model_core.speed import Speed, measured
@@ -61,12 +62,14 @@ def gib_as_bytes(value: Any, field: str) -> int:
 class Observed(NamedTuple):
     """What was seen of models on this machine besides their uses, by digest.
 
-    gpu_shares  of what is loaded; None where Ollama does not know
-    speeds      of what was measured in a benchmark
+    gpu_shares    of what is loaded; None where Ollama does not know
+    speeds        of what was measured in a benchmark
+    installation  whose records are of this machine; None: all are
     """
 
     gpu_shares: Mapping[str, float | None] = MappingProxyType({})
     speeds: Mapping[str, Speed] = MappingProxyType({})
+    installation: str | None = None
 
 
 NOTHING_OBSERVED = Observed()
@@ -173,28 +176,32 @@ def _answers(entry: CatalogEntry, held: Holding, variant: Variant) -> bool:
 def _experience(stored: StoredModel, digest: str | None, observed: Observed, takes_unknown: bool) -> dict[str, Any]:
     """Return what is on record of these weights, as a candidate has it.
 
-    What was recorded without a digest goes to one form only.
+    What was recorded without a digest goes to one form only. Times and speeds are those of this machine.
     """
-    parts = [
-        found
-        for by_digest in stored.history.values()
-        for recorded, found in by_digest.items()
-        if (recorded and digest and recorded.startswith(digest)) or (not recorded and takes_unknown)
-    ]
-    benchmarked = observed.speeds.get(digest or "")
-    if not parts:
-        return {"seen_speed": benchmarked}
-    sums = usage.total(parts)
-    rate, sample = usage.tokens_per_second(sums), sum(part.speeds.total() for part in parts)
-    return {
-        "success_count": sums.success_count,
-        "failure_count": sums.count - sums.success_count,
-        "mean_seconds": usage.mean_s(sums),
-        "score": usage.mean_quality(sums),
-        "score_count": sums.quality_count,
-        # Photos as they come tell more than a few prompts.
-        "seen_speed": measured(rate, "history", sample) if rate else benchmarked,
-    }
+    here, elsewhere = list[Usage](), list[Usage]()
+    for installation, by_digest in stored.history.items():
+        parts = here if observed.installation in (None, installation) else elsewhere
+        parts += [
+            found
+            for recorded, found in by_digest.items()
+            if (recorded and digest and recorded.startswith(digest)) or (not recorded and takes_unknown)
+        ]
+    experience: dict[str, Any] = {"benchmark_speed": observed.speeds.get(digest or "")}
+    if here or elsewhere:
+        sums = usage.total([*here, *elsewhere])
+        experience |= {
+            "success_count": sums.success_count,
+            "failure_count": sums.count - sums.success_count,
+            "score": usage.mean_quality(sums),
+            "score_count": sums.quality_count,
+            "elsewhere": any(part.count for part in elsewhere),
+        }
+    if here:
+        sums = usage.total(here)
+        rate, sample = usage.tokens_per_second(sums), sum(part.speeds.total() for part in here)
+        experience["mean_seconds"] = usage.mean_s(sums)
+        experience["seen_speed"] = measured(rate, "history", sample) if rate else None
+    return experience
 
 
 def _purpose_by_size(parameters: int | None) -> ModelPurpose:

@@ -3,7 +3,7 @@
 caller     a figure came with the question
 probe      what is free on the card now, and what loaded models would make free
 setting    no more than MODEL_MANAGER_VRAM_GB; where the card is not known, that much
-processor  there is no card: half of the RAM that is free
+processor  there is no card: half of the RAM that is free, and no more than the setting says
 assumed    nothing is known: 8 GiB, the card that AutoDev is made for
 """
 
@@ -18,6 +18,7 @@ from model_core.records import GIB, Record, RunningModel
 from model_core.speed import Card
 
 ASSUMED_BYTES = 8 * GIB
+NO_CARD = Card(source="there is no graphics card")
 
 
 class Budget(Record):
@@ -33,35 +34,63 @@ def budget(
     running: Sequence[RunningModel] = (),
     *,
     asked_bytes: int | None = None,
+    asked_on_processor: bool = False,
     cap_bytes: int | None = None,
 ) -> Budget:
     """Return what advice may count on.
 
-    running      what Ollama has loaded now
-    asked_bytes  what the caller says is there; 0 means none
-    cap_bytes    what the setting allows
+    running             what Ollama has loaded now
+    asked_bytes         what the caller says is there; 0 means none
+    asked_on_processor  that figure is of RAM, on a machine without a card
+    cap_bytes           what the setting allows
     """
-    gpu = _best(hardware.gpus or ())
-    machine = _machine(hardware, gpu, running, cap_bytes)
+    gpus, held = hardware.gpus or (), held_on_card_bytes(running)
+    cards = [(gpu, _held(gpu, gpus, held)) for gpu in gpus]
+    gpu, held_bytes = max(cards, key=lambda card: _room(*card), default=(None, 0))
+    machine = _machine(hardware, gpu, held_bytes, cap_bytes)
+    if asked_bytes is not None and asked_on_processor:
+        ram = {field: getattr(machine, field) for field in ("ram_total_bytes", "ram_free_bytes")}
+        without = Machine(**ram, is_here=hardware.gpus == (), card=NO_CARD)
+        return Budget(available_bytes=asked_bytes, source="processor", machine=without)
     if asked_bytes is not None:
         return Budget(available_bytes=asked_bytes, source="caller", machine=_for(machine, asked_bytes))
-    if gpu is not None and (free := _free(gpu)) is not None:
+    if hardware.gpus == ():
+        return Budget(available_bytes=_in_ram(machine), source="processor", machine=machine)
+    if gpu is not None and _free(gpu) is not None:
         limits = [limit for limit in (gpu.total_bytes, gpu.usable_bytes) if limit is not None]
-        available = min([free + machine.held_bytes, *limits])
+        available = min([_room(gpu, held_bytes), *limits])
         if cap_bytes is None or available <= cap_bytes:
             return Budget(available_bytes=available, source="probe", machine=machine)
     if cap_bytes is not None:
         return Budget(available_bytes=cap_bytes, source="setting", machine=machine)
-    if hardware.gpus == () and machine.ram_free_bytes is not None:
-        # The other half is Lightroom's and the system's: as much as of the RAM that a model may spill into.
-        available = machine.ram_free_bytes // 2
-        return Budget(available_bytes=available, source="processor", machine=machine)
     return Budget(available_bytes=ASSUMED_BYTES, source="assumed", machine=machine)
 
 
-def _best(gpus: Sequence[Gpu]) -> Gpu | None:
-    """Return the card with the most room: Ollama puts a model that fits one card on that card alone (sched.go)."""
-    return max(gpus, key=lambda gpu: -1 if (free := _free(gpu)) is None else free, default=None)
+def _in_ram(machine: Machine) -> int:
+    # The other half is Lightroom's and the system's: as much as of the RAM that a model may spill into.
+    half = None if machine.ram_free_bytes is None else machine.ram_free_bytes // 2
+    return min((limit for limit in (half, machine.cap_bytes) if limit is not None), default=ASSUMED_BYTES)
+
+
+def _held(gpu: Gpu, gpus: Sequence[Gpu], held_bytes: int) -> int:
+    """Return what the loaded models hold of a card.
+
+    Ollama does not say on which of several cards they lie: it is counted where no other one can hold as much. What the
+    card's own software takes for each model is a guess, and no more is held than is not free.
+    """
+    if gpu.free_bytes is None or (len(gpus) > 1 and [one for one in gpus if _can_hold(one, held_bytes)] != [gpu]):
+        return 0
+    return held_bytes if gpu.total_bytes is None else min(held_bytes, gpu.total_bytes - gpu.free_bytes)
+
+
+def _can_hold(gpu: Gpu, held_bytes: int) -> bool:
+    return gpu.free_bytes is None or gpu.total_bytes is None or gpu.total_bytes - gpu.free_bytes >= held_bytes
+
+
+def _room(gpu: Gpu, held_bytes: int) -> int:
+    """Return what a model could have of a card: Ollama puts one that fits a card on that card alone (sched.go)."""
+    free = _free(gpu)
+    return -1 if free is None else free + held_bytes
 
 
 def _free(gpu: Gpu) -> int | None:
@@ -69,32 +98,26 @@ def _free(gpu: Gpu) -> int | None:
     return gpu.total_bytes if gpu.free_bytes is None else gpu.free_bytes
 
 
-def _machine(hardware: Hardware, gpu: Gpu | None, running: Sequence[RunningModel], cap_bytes: int | None) -> Machine:
+def _machine(hardware: Hardware, gpu: Gpu | None, held_bytes: int, cap_bytes: int | None) -> Machine:
     return Machine(
         gpu=gpu.name if gpu else None,
         gpu_count=None if hardware.gpus is None else len(hardware.gpus),
         total_bytes=gpu.total_bytes if gpu else None,
+        usable_bytes=gpu.usable_bytes if gpu else None,
         free_bytes=gpu.free_bytes if gpu else None,
-        held_bytes=_held(gpu, running) if gpu else 0,
+        held_bytes=held_bytes,
         cap_bytes=cap_bytes,
         ram_total_bytes=hardware.memory.total_bytes if hardware.memory else None,
         ram_free_bytes=hardware.memory.free_bytes if hardware.memory else None,
         gpus_source=hardware.sources.get("gpus"),
+        unified=bool(gpu and gpu.unified),
         card=_card(hardware, gpu),
     )
 
 
-def _held(gpu: Gpu, running: Sequence[RunningModel]) -> int:
-    if gpu.free_bytes is None:
-        return 0
-    held = held_on_card_bytes(running)
-    # What the card's own software takes for each model is a guess, and no more is held than is not free.
-    return held if gpu.total_bytes is None else min(held, gpu.total_bytes - gpu.free_bytes)
-
-
 def _card(hardware: Hardware, gpu: Gpu | None) -> Card | None:
     if gpu is None:
-        return Card(source="there is no graphics card") if hardware.gpus == () else None
+        return NO_CARD if hardware.gpus == () else None
     if gpu.bandwidth_bytes_per_s is None:
         return None
     return Card(
@@ -106,5 +129,7 @@ def _card(hardware: Hardware, gpu: Gpu | None) -> Card | None:
 
 def _for(machine: Machine, asked_bytes: int) -> Machine:
     """Return the machine that a caller's figure is about: a larger card than the one here is another one."""
-    is_this_one = machine.total_bytes is not None and asked_bytes <= machine.total_bytes
-    return machine if is_this_one else machine.model_copy(update={"card": None, "gpu": None, "total_bytes": None})
+    total = 0 if machine.gpu_count == 0 else machine.total_bytes
+    if total is None or asked_bytes <= total:
+        return machine
+    return machine.model_copy(update={"is_here": False, "card": None, "gpu": None, "total_bytes": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,19 +33,23 @@ SCORES_COUNT_FROM, PRIOR_SCORES, PRIOR_SCORE = 3, 5, 3.5
 class Machine(Record):
     """What the memory that is available was made of; None where it is not known.
 
-    held_bytes  of loaded models: Ollama lets go of them when another one needs the room, so it counts as free
-    cap_bytes   what the setting allows at most
+    usable_bytes  what programs may hold of the card; None: all of it
+    held_bytes    of loaded models: Ollama lets go of them when another one needs the room, so it counts as free
+    cap_bytes     what the setting allows at most
     """
 
     gpu: str | None = None
     gpu_count: int | None = None
     total_bytes: int | None = None
+    usable_bytes: int | None = None
     free_bytes: int | None = None
     held_bytes: int = 0
     cap_bytes: int | None = None
     ram_total_bytes: int | None = None
     ram_free_bytes: int | None = None
     gpus_source: str | None = Field(default=None, description="who says so, or why nobody does")
+    unified: bool = Field(default=False, description="the card has no memory of its own but shares the RAM")
+    is_here: bool = Field(default=True, description="false: the caller asks about another card than the one here")
     card: Card | None = Field(default=None, description="what the speed follows from; null: not known")
 
 
@@ -74,12 +78,28 @@ class Criteria(Record):
         """What there could be available at most, everything else closed; None where that is not known."""
         if self.on_processor:
             return None if self.machine.ram_total_bytes is None else self.machine.ram_total_bytes // 2
-        return None if self.source in ("caller", "assumed") else self.machine.total_bytes
+        if self.source in ("caller", "assumed"):
+            return None
+        return min(
+            (limit for limit in (self.machine.total_bytes, self.machine.usable_bytes) if limit is not None),
+            default=None,
+        )
+
+    @property
+    def cap_bytes(self) -> int | None:
+        """What the setting allows at most; None where it is not set, or the caller's own figure counts."""
+        return None if self.source == "caller" else self.machine.cap_bytes
+
+    @property
+    def is_all_there_is(self) -> bool:
+        """Whether nothing would become free by closing other programs."""
+        limits = [limit for limit in (self.total_bytes, self.cap_bytes) if limit is not None]
+        return bool(limits) and self.available_bytes >= min(limits)
 
     @property
     def ram_free_bytes(self) -> int | None:
         """RAM that could take what does not fit; none is left where the model lies in RAM anyway."""
-        return 0 if self.on_processor else self.machine.ram_free_bytes
+        return 0 if self.on_processor or self.machine.unified else self.machine.ram_free_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +113,8 @@ class Candidate:
     success_count, failure_count  what is on record of these very weights
     mean_seconds   over the successes that carried a time; None: no such success
     score, score_count  mean of the scores of its answers, 0 to 5, and how many there are
-    seen_speed     what was measured here; None: nothing was
+    seen_speed     of its uses here, benchmark_speed of its answers in a benchmark here; None: nothing was measured
+    elsewhere      some of what is on record of it was recorded on another machine
     gpu_share      of the loaded model; None: it is not loaded, or not known
     context_tokens what it was loaded with here, and will be again; None: it never was
     """
@@ -114,8 +135,15 @@ class Candidate:
     score: float | None = None
     score_count: int = 0
     seen_speed: Speed | None = None
+    benchmark_speed: Speed | None = None
+    elsewhere: bool = False
     gpu_share: float | None = None
     context_tokens: int | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it was used, as part of a sentence."""
+        return "here and elsewhere" if self.elsewhere else "here"
 
     @cached_property
     def bits(self) -> int:
@@ -160,38 +188,22 @@ class Candidate:
 
 
 def candidate_of(
-    entry: CatalogEntry,
-    variant: Variant,
-    *,
-    memory: MemoryProfile | None = None,
-    installed: bool = False,
-    success_count: int = 0,
-    failure_count: int = 0,
-    mean_seconds: float | None = None,
-    score: float | None = None,
-    score_count: int = 0,
-    seen_speed: Speed | None = None,
-    gpu_share: float | None = None,
-    context_tokens: int | None = None,
+    entry: CatalogEntry, variant: Variant, *, memory: MemoryProfile | None = None, **known: Any
 ) -> Candidate:
-    """Return one quantization of a catalogue entry, or of a custom one, as a candidate."""
-    return Candidate(
-        name=entry.name,
-        memory=memory or profile_of(entry, variant),
-        purpose=entry.purpose,
-        quantization=variant.quantization,
-        parameters=entry.parameters or (entry.architecture.parameters if entry.architecture else None),
-        capabilities=entry.capabilities,
-        installed=installed,
-        published=entry.published,
-        download_bytes=variant.size_bytes,
-        approximate=variant.approximate,
-        success_count=success_count,
-        failure_count=failure_count,
-        mean_seconds=mean_seconds,
-        score=score,
-        score_count=score_count,
-        seen_speed=seen_speed,
-        gpu_share=gpu_share,
-        context_tokens=context_tokens,
-    )
+    """Return one quantization of a catalogue entry, or of a custom one, as a candidate.
+
+    memory  what its need follows from; None: what the catalogue says
+    known   the fields of a candidate that are not the catalogue's
+    """
+    facts: dict[str, Any] = {
+        "name": entry.name,
+        "memory": memory or profile_of(entry, variant),
+        "purpose": entry.purpose,
+        "quantization": variant.quantization,
+        "parameters": entry.parameters or (entry.architecture.parameters if entry.architecture else None),
+        "capabilities": entry.capabilities,
+        "published": entry.published,
+        "download_bytes": variant.size_bytes,
+        "approximate": variant.approximate,
+    }
+    return Candidate(**(facts | known))

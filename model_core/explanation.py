@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from model_core.budget import ASSUMED_BYTES
 from model_core.candidates import Candidate, Criteria
-from model_core.fit import Verdict
+from model_core.fit import Verdict, close_others
 from model_core.memory import DEFAULT_CONTEXT_TOKENS, KvType, form_in_words, format_memory, label
 from model_core.ranking import Weighed, deciding_rule, is_finer_choice, rank, work
 from model_core.records import ModelPurpose, Reason
@@ -50,7 +51,7 @@ class Explanation:
         which = "" if failed is other else f"its {form_in_words(failed.quantization or '')} form "
         return Reason(
             code="passed_over",
-            text=f"{label(other.name, other.quantization)} would suit better, but {which}failed here "
+            text=f"{label(other.name, other.quantization)} would suit better, but {which}failed {failed.where} "
             f"{failed.failure_count} of {failed.use_count} times.",
             values={
                 "model": other.name,
@@ -67,14 +68,19 @@ class Explanation:
         failed = weighed.failed
         values = {"failure_count": failed.failure_count, "use_count": failed.use_count}
         if failed is weighed.candidate:
-            text = f"Failed here {failed.failure_count} of {failed.use_count} times, so it stands behind others."
+            text = (
+                f"Failed {failed.where} {failed.failure_count} of {failed.use_count} times{self._consequence(weighed)}."
+            )
             return Reason(code="unreliable", text=text, values=values)
         form = form_in_words(failed.quantization or "")
         text = (
-            f"Its {form} form failed here {failed.failure_count} of {failed.use_count} times, and this one has not "
-            "worked here yet, so it stands behind others."
+            f"Its {form} form failed {failed.where} {failed.failure_count} of {failed.use_count} times, and this one "
+            f"has not worked here yet{self._consequence(weighed)}."
         )
         return Reason(code="unreliable_form", text=text, values={**values, "quantization": failed.quantization})
+
+    def _consequence(self, weighed: Weighed) -> str:
+        return "; nothing else suits better" if weighed is self._first else ", so it stands behind others"
 
     def _behind(self, weighed: Weighed) -> Reason | None:
         if weighed is self._first:
@@ -83,7 +89,7 @@ class Explanation:
         rule = deciding_rule(weighed, self._first, self.criteria)
         return Reason(
             code="behind",
-            text=f"Stands behind {label(first.name, first.quantization)}: {rule.behind(weighed)}.",
+            text=f"Stands behind {label(first.name, first.quantization)}: {rule.behind(weighed, self._first)}.",
             values={"model": first.name, "quantization": first.quantization, "rule": rule.name},
         )
 
@@ -133,11 +139,8 @@ class Explanation:
         }
         if weighed.verdict is Verdict.FITS:
             return Reason(code="fits", text=f"{start}; {format_memory(left)} stay free.", values=values)
-        return Reason(
-            code="tight",
-            text=f"{start}: tight, only {format_memory(left)} stay free. Close other programs that use the memory.",
-            values=values,
-        )
+        text = f"{start}: tight, only {format_memory(left)} stay free.{close_others(self.criteria)}"
+        return Reason(code="tight", text=text, values=values)
 
     def _source(self, weighed: Weighed) -> Reason | None:
         return source_reason(self.criteria) if weighed is self._first else None
@@ -229,14 +232,17 @@ class Explanation:
             failures = candidate.failure_count
             return Reason(
                 code="unproven",
-                text=f"Failed here {failures} of {failures} times so far." if failures else "Not used here yet.",
+                text=f"Failed {candidate.where} {failures} of {failures} times so far."
+                if failures
+                else "Not used here yet.",
                 values={"success_count": 0, "failure_count": failures, "use_count": failures},
             )
         mean = candidate.mean_seconds
-        took = f", {format_seconds(mean)} on average" if mean is not None else ""
+        on_average = "on average here" if candidate.elsewhere else "on average"
+        took = f", {format_seconds(mean)} {on_average}" if mean is not None else ""
         return Reason(
             code="proven",
-            text=f"Worked here {candidate.success_count} of {candidate.use_count} times{took}.",
+            text=f"Worked {candidate.where} {candidate.success_count} of {candidate.use_count} times{took}.",
             values={
                 "success_count": candidate.success_count,
                 "use_count": candidate.use_count,
@@ -250,7 +256,7 @@ class Explanation:
         times = "once" if candidate.score_count == 1 else f"{candidate.score_count:,} times"
         return Reason(
             code="scored",
-            text=f"Its answers were scored {times} here: {candidate.score:.1f} of 5 on average.",
+            text=f"Its answers were scored {times} {candidate.where}: {candidate.score:.1f} of 5 on average.",
             values={"score": candidate.score, "score_count": candidate.score_count},
         )
 
@@ -268,11 +274,7 @@ def source_reason(criteria: Criteria) -> Reason | None:
         text = f"No more than {available} may be used: MODEL_MANAGER_VRAM_GB says so."
         return Reason(code="capped", text=text, values=values)
     if criteria.source == "processor":
-        free = format_memory(machine.ram_free_bytes or 0)
-        text = (
-            f"There is no graphics card: it will run on the processor, slowly. Half of the {free} of RAM that are free "
-            "were counted."
-        )
+        text = f"There is no graphics card: it will run on the processor, slowly. {_ram_counted(criteria)}"
         return Reason(code="on_processor", text=text, values={**values, "ram_free_bytes": machine.ram_free_bytes})
     if criteria.source == "probe":
         values |= {field: getattr(machine, field) for field in ("gpu", "total_bytes", "free_bytes", "held_bytes")}
@@ -285,6 +287,17 @@ def source_reason(criteria: Criteria) -> Reason | None:
             text += f"; what Ollama has loaded ({format_memory(machine.held_bytes)}) would make room"
         return Reason(code="free_now", text=f"{text}.", values=values)
     return None
+
+
+def _ram_counted(criteria: Criteria) -> str:
+    available, free = criteria.available_bytes, criteria.machine.ram_free_bytes
+    if free is not None and available == free // 2:
+        return f"Half of the {format_memory(free)} of RAM that are free were counted."
+    if available == criteria.cap_bytes:
+        return f"No more than {format_memory(available)} of RAM may be used: MODEL_MANAGER_VRAM_GB says so."
+    if free is None and available == ASSUMED_BYTES:
+        return f"How much RAM is free is not known; {format_memory(available)} were assumed."
+    return f"{format_memory(available)} of RAM were counted."
 
 
 def format_speed(speed: Speed) -> str:

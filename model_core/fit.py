@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import ceil
 from types import MappingProxyType
 
 from pydantic import Field
@@ -142,7 +143,7 @@ def check_fit(
         ways += [] if shorter is None else [_shorter_context(wish, profile, shorter)]
         ways += [way for form in forms if form != quantization for way in _smaller_form(wish, form, forms[form], need)]
         ways += _smaller_cache(wish, profile, need)
-        ways += _more_memory(wish, need, is_the_only_way=not ways)
+        ways += more_memory(wish, need, is_the_only_way=not ways)
     return FitCheck(
         model=model,
         quantization=quantization,
@@ -154,7 +155,7 @@ def check_fit(
         basis=need.basis,
         fits_with_context=shorter,
         ways=tuple(ways),
-        message=_message(label(model, quantization), found, need, wish.available_bytes, shorter),
+        message=_message(label(model, quantization), found, need, wish, shorter),
     )
 
 
@@ -213,7 +214,7 @@ def _needs(wish: Criteria, need: MemoryNeed) -> str:
     return f"needs {format_memory(need.total)}" + (", and fits" if fits else ", which is tight")
 
 
-def _more_memory(wish: Criteria, need: MemoryNeed, *, is_the_only_way: bool) -> list[Reason]:
+def more_memory(wish: Criteria, need: MemoryNeed, *, is_the_only_way: bool = True) -> list[Reason]:
     """Return how much more would have to be free, and how to come to it; on a machine that has so much."""
     missing, total = need.total - wish.available_bytes, wish.total_bytes
     values = {"missing_bytes": missing, "total_bytes": total}
@@ -223,31 +224,52 @@ def _more_memory(wish: Criteria, need: MemoryNeed, *, is_the_only_way: bool) -> 
         has = "Half of this machine's RAM is" if wish.on_processor else "The card has"
         text = f"{has} {format_memory(total)} in all, too little for it: choose a smaller model."
         return [Reason(code="smaller_model", text=text, values=values)]
-    more = format_memory(missing)
+    return [Reason(code="free_memory", text=_how_to_free(wish, need, missing), values=values)]
+
+
+def _how_to_free(wish: Criteria, need: MemoryNeed, missing_bytes: int) -> str:
+    more, free = format_memory(missing_bytes), wish.machine.free_bytes
+    if wish.cap_bytes is not None and need.total > wish.cap_bytes:
+        raise_it = f"MODEL_MANAGER_VRAM_GB allows {format_memory(wish.cap_bytes)}: raise it to {_gib_above(need.total)}"
+        if wish.on_processor:
+            is_free = wish.machine.ram_free_bytes is None or need.total <= wish.machine.ram_free_bytes // 2
+        else:
+            is_free = free is None or need.total <= free + wish.machine.held_bytes
+        return f"{raise_it}." if is_free else f"{raise_it}, and close other programs that use the memory."
     if wish.on_processor:
-        text = f"{format_memory(2 * missing)} more RAM must be free, as half of it counts: close other programs."
-    elif wish.source == "probe":
-        text = f"{more} more must be free: close other programs that use the card."
-    elif wish.source == "setting":
-        text = f"{more} more than MODEL_MANAGER_VRAM_GB allows would be needed: raise it where the card has that much."
-    else:
-        text = f"{more} more would have to be free."
-    return [Reason(code="free_memory", text=text, values=values)]
+        return f"{format_memory(2 * missing_bytes)} more RAM must be free, as half of it counts: close other programs."
+    if wish.source == "probe":
+        return f"{more} more must be free: close other programs that use the card."
+    return f"{more} more would have to be free."
+
+
+def _gib_above(size_bytes: int) -> str:
+    """Return the figure for a setting in GiB that allows so much.
+
+    >>> _gib_above(GIB), _gib_above(GIB + 1)
+    ('1.0', '1.1')
+    """
+    return f"{ceil(size_bytes * 10 / GIB) / 10:.1f}"
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _message(name: str, found: Verdict, need: MemoryNeed, available_bytes: int, shorter: int | None) -> str:
-    margin_bytes = available_bytes - need.total
-    start = f"{name} needs {format_need(need)}; {format_memory(available_bytes)} are available"
+def _message(name: str, found: Verdict, need: MemoryNeed, wish: Criteria, shorter: int | None) -> str:
+    margin_bytes = wish.available_bytes - need.total
+    start = f"{name} needs {format_need(need)}; {format_memory(wish.available_bytes)} are available"
     if found is Verdict.FITS:
         return f"{start}, so it fits, with {format_memory(margin_bytes)} to spare."
     if found is Verdict.TIGHT:
-        return f"{start}: tight, with {format_memory(margin_bytes)} to spare. Close other programs that use the memory."
+        return f"{start}: tight, with {format_memory(margin_bytes)} to spare.{close_others(wish)}"
     if found is Verdict.SPILLS:
         end = f"The missing {format_memory(-margin_bytes)} would lie in RAM, which is slow."
     else:
         end = f"{format_memory(-margin_bytes)} are missing, more than the free RAM could take over."
     hint = f" It would fit with a context of {shorter:,} tokens." if shorter else ""
     return f"{start}. {end}{hint}"
+
+
+def close_others(wish: Criteria) -> str:
+    """Return what to do where little stays free, as a sentence to append; nothing where no other program has any."""
+    return "" if wish.is_all_there_is else " Close other programs that use the memory."

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from model_core import advice, installed, listing, loading, names, usage
+from model_core import advice, installed, listing, loading, names, ranking, usage
 from model_core.advice import Fit, Observed
 from model_core.candidates import ANSWERING, SEEING, Candidate, Criteria
 from model_core.document import new_model
@@ -244,7 +244,7 @@ class Picture:
     @cached_property
     def _candidates(self) -> list[Candidate]:
         shares = {runner.digest: runner.gpu_share for runner in self._running}
-        observed = Observed(shares, self._benchmarked)
+        observed = Observed(shares, self._benchmarked, self.document.installation_id)
         return advice.candidates(self.entries, self.records, self.shown, self.profiles, observed)
 
     def fit(self, name: str, quantization: str | None, wish: Criteria) -> Fit:
@@ -252,11 +252,12 @@ class Picture:
         model, form, profile = self.profile(name, quantization)
         check = check_fit(wish, model, form, profile, self._forms(model))
         candidate = next((one for one in self._candidates if (one.name, one.quantization) == (model, form)), None)
-        speed = candidate.seen_speed if candidate else None
-        cannot_answer = candidate is not None and ANSWERING not in candidate.capabilities
-        if speed is None and not cannot_answer and check.verdict is not Verdict.TOO_LARGE:
-            speed = estimate(profile, check.need, wish.available_bytes, wish.machine.card)
-        return Fit(check, wish, speed)
+        if check.verdict is Verdict.TOO_LARGE or (candidate and ANSWERING not in candidate.capabilities):
+            return Fit(check, wish, None)
+        if candidate is None:
+            return Fit(check, wish, estimate(profile, check.need, wish.available_bytes, wish.machine.card))
+        of_uses, of_writing = ranking.speeds(candidate, check.need, check.verdict, wish)
+        return Fit(check, wish, of_uses or of_writing)
 
     def _forms(self, name: str) -> dict[str, MemoryProfile]:
         entry = self.entries.get(name)

@@ -13,7 +13,7 @@ from model_core.candidates import ANSWERING, SCORES_COUNT_FROM, SEEING, Candidat
 from model_core.fit import Verdict, need_of, verdict
 from model_core.memory import MemoryNeed, form_in_words, format_memory
 from model_core.records import ModelPurpose
-from model_core.speed import Speed, estimate
+from model_core.speed import Speed, estimate, is_of_this_machine
 
 NEAREST_PURPOSES: Mapping[ModelPurpose, tuple[ModelPurpose, ...]] = {
     # Whoever wants quality rather waits a little than takes the quickest; whoever wants the middle can bear less
@@ -33,6 +33,8 @@ _NEVER_TIMED = float("inf")
 class Weighed:
     """A candidate with what the card says to it. Each is itself only: two like ones are two places of the list.
 
+    speed        tokens a second to expect; None: it cannot be said
+    is_too_slow  it writes more slowly than anybody waits for
     failed_form  another form of the same model that mostly failed, while this one has not worked yet
     """
 
@@ -41,6 +43,7 @@ class Weighed:
     verdict: Verdict
     purpose_distance: int
     speed: Speed | None
+    is_too_slow: bool
     failed_form: Candidate | None = None
 
     @property
@@ -52,11 +55,6 @@ class Weighed:
     def failed(self) -> Candidate:
         """What speaks against it where it is not reliable: its own failures, else those of another form."""
         return self.candidate if self.failed_form is None or not self.candidate.reliable else self.failed_form
-
-    @property
-    def is_too_slow(self) -> bool:
-        """Whether it is known to be slower than anybody waits for."""
-        return self.speed is not None and self.speed.tokens_per_second < TOO_SLOW_BELOW_TOKENS_PER_S
 
 
 def weigh_all(candidates: Sequence[Candidate], criteria: Criteria) -> list[Weighed]:
@@ -77,14 +75,40 @@ def weigh(candidate: Candidate, criteria: Criteria, failed_form: Candidate | Non
     """Return what the machine says to a candidate."""
     wish = used_as(candidate, criteria)
     need = need_of(wish, candidate.memory)
+    found = verdict(need.total, criteria.available_bytes, ram_free_bytes=criteria.ram_free_bytes)
+    of_uses, of_writing = speeds(candidate, need, found, criteria)
     return Weighed(
         candidate,
         need,
-        verdict(need.total, criteria.available_bytes, ram_free_bytes=criteria.ram_free_bytes),
+        found,
         _purpose_distance(candidate.purpose, criteria.priority),
-        candidate.seen_speed or estimate(candidate.memory, need, criteria.available_bytes, criteria.machine.card),
+        of_uses or of_writing,
+        _is_too_slow(of_uses, of_writing),
         failed_form,
     )
+
+
+def speeds(
+    candidate: Candidate, need: MemoryNeed, found: Verdict, criteria: Criteria
+) -> tuple[Speed | None, Speed | None]:
+    """Return how fast a model has been at its work here, and how fast it writes; None for what is not known.
+
+    What was measured holds where the model lies on the card that is here; it tells nothing of what spills.
+    """
+    estimated = estimate(candidate.memory, need, criteria.available_bytes, criteria.machine.card)
+    if not found.runs_on_card or not criteria.machine.is_here:
+        return None, estimated
+    of_uses, of_answers = (
+        seen if seen is not None and is_of_this_machine(seen, estimated) else None
+        for seen in (candidate.seen_speed, candidate.benchmark_speed)
+    )
+    return of_uses, of_answers or estimated
+
+
+def _is_too_slow(of_uses: Speed | None, of_writing: Speed | None) -> bool:
+    # A use has its prompt and may have its load in it: one as quick proves that it can be, a slow one proves nothing.
+    known = [seen.tokens_per_second for seen in (of_uses, of_writing) if seen is not None]
+    return of_writing is not None and max(known) < TOO_SLOW_BELOW_TOKENS_PER_S
 
 
 def used_as(candidate: Candidate, criteria: Criteria) -> Criteria:
@@ -143,7 +167,7 @@ class Rule(NamedTuple):
     name: str
     key: Callable[[Weighed, Criteria], Any]
     why: str
-    behind: Callable[[Weighed], str]
+    behind: Callable[[Weighed, Weighed], str]
 
 
 def is_finer_choice(weighed: Weighed, criteria: Criteria) -> bool:
@@ -152,15 +176,35 @@ def is_finer_choice(weighed: Weighed, criteria: Criteria) -> bool:
     return wants_quality and weighed.candidate.bits == 8 and weighed.verdict is Verdict.FITS
 
 
-def _scored(candidate: Candidate) -> str:
+def _scored(weighed: Weighed, _: Weighed) -> str:
+    candidate = weighed.candidate
     if candidate.score is None or candidate.score_count < SCORES_COUNT_FROM:
-        return "its own answers were not scored often enough here"
-    return f"its own answers were scored {candidate.score:.1f} here"
+        return f"its own answers were not scored often enough {candidate.where}"
+    times = "once" if candidate.score_count == 1 else f"{candidate.score_count:,} times"
+    return f"its own answers were scored {candidate.score:.1f} on average, {times} {candidate.where}"
 
 
 def _history(weighed: Weighed, _: Criteria) -> tuple[float, float]:
     seconds = weighed.candidate.mean_seconds
     return -weighed.candidate.rate, _NEVER_TIMED if seconds is None else seconds
+
+
+def _formed(weighed: Weighed, first: Weighed) -> str:
+    candidate = weighed.candidate
+    if candidate.quantization is None:
+        return "which form this one has is not known"
+    is_finer = first.candidate.bits > candidate.bits
+    return f"this one is {form_in_words(candidate.quantization)}: {'less fine' if is_finer else 'larger and slower'}"
+
+
+def _lasted(weighed: Weighed, first: Weighed) -> str:
+    candidate, best = weighed.candidate, first.candidate
+    if candidate.rate == best.rate:
+        seconds = candidate.mean_seconds
+        return "this one was not timed here" if seconds is None else f"this one took {seconds:.1f} s on average here"
+    if candidate.failure_count:
+        return failures(weighed)
+    return f"this one worked fewer times {candidate.where}: {candidate.use_count:,}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -170,14 +214,15 @@ RULES: tuple[Rule, ...] = (
         "A model that mostly failed here is no help, however well it would suit. Every model starts as if it had been "
         "used 5 times and had worked 9 times in 10; it is unreliable below 0.6, which takes three failures at the "
         "start, or more than four in ten of many. Its other forms count as unreliable, too, until they have worked.",
-        lambda weighed: failures(weighed),
+        lambda weighed, _: failures(weighed),
     ),
     Rule(
         "bearable",
         lambda weighed, _: weighed.is_too_slow,
-        "Below 3 tokens a second a judgement of 200 tokens takes more than a minute a photo. It matters on the "
-        "processor only: no model that fits a card is as slow.",
-        lambda weighed: (
+        "Below 3 tokens a second a judgement of 200 tokens takes more than a minute a photo: on a processor, or of the "
+        "largest models in the memory that a chip shares. An estimate or a benchmark says so; a time on record has the "
+        "prompt and the load in it, and can only say that it is faster.",
+        lambda weighed, _: (
             f"this one writes some {weighed.speed.tokens_per_second if weighed.speed else 0:.1f} tokens a second"
         ),
     ),
@@ -186,51 +231,55 @@ RULES: tuple[Rule, ...] = (
         lambda weighed, _: weighed.purpose_distance,
         "What was asked for, else the nearest: quality → balanced → speed; balanced → speed → quality; "
         "speed → balanced → quality.",
-        lambda weighed: f"this one is made for {work(weighed.candidate.purpose)}",
+        lambda weighed, _: f"this one is made for {work(weighed.candidate.purpose)}",
     ),
     Rule(
         "verdict",
         lambda weighed, _: weighed.verdict.rank,
         "Comfortable (1 GiB stays free) before tight: a tight model spills as soon as another program wants the card.",
-        lambda weighed: f"this one is tight: it needs {format_memory(weighed.need.total)}",
+        lambda weighed, _: f"this one is tight: it needs {format_memory(weighed.need.total)}",
     ),
     Rule(
         "installed",
         lambda weighed, _: not weighed.candidate.installed,
         "Nothing to wait for; so only a better purpose or verdict is worth a download. A larger model of the same "
         "purpose that must be downloaded is shown as the first alternative, with its size.",
-        lambda weighed: "this one must be downloaded first",
+        lambda weighed, _: "this one must be downloaded first",
     ),
     Rule(
         "score",
         lambda weighed, _: -weighed.candidate.score_in_halves,
         "What you think of its answers (quality_score, 0 to 5) is worth more than its size. Scores count from the "
         "third on, as if five of 3.5 had come before, and in half points.",
-        lambda weighed: _scored(weighed.candidate),
+        _scored,
     ),
     Rule(
         "size",
         lambda weighed, _: -(weighed.candidate.parameters or 0),
         "Among equals the model with more parameters answers better.",
-        lambda weighed: "this one has fewer parameters",
+        lambda weighed, _: (
+            "this one has fewer parameters"
+            if weighed.candidate.parameters
+            else "how many parameters this one has is not known"
+        ),
     ),
     Rule(
         "form",
         lambda weighed, criteria: (not is_finer_choice(weighed, criteria), weighed.candidate.bits),
         "4-bit: smaller and faster. For quality the 8-bit form of the same model, where it fits comfortably.",
-        lambda weighed: "another form of the same model suits the wish better",
+        _formed,
     ),
     Rule(
         "history",
         _history,
         "The higher rate of success here, then the shorter time.",
-        lambda weighed: "this one worked less often here, or took longer",
+        _lasted,
     ),
     Rule(
         "name",
         lambda weighed, _: (weighed.candidate.name, weighed.candidate.quantization or ""),
         "So that the answer never depends on the order in which the candidates came.",
-        lambda weighed: "there is no difference but the name",
+        lambda weighed, _: "there is no difference but the name",
     ),
 )
 
@@ -272,7 +321,7 @@ def failures(weighed: Weighed) -> str:
     """Return what speaks against a model that is not reliable, as the end of a sentence."""
     failed = weighed.failed
     which = "this one" if failed is weighed.candidate else f"its {form_in_words(failed.quantization or '')} form"
-    return f"{which} failed here {failed.failure_count} of {failed.use_count} times"
+    return f"{which} failed {failed.where} {failed.failure_count} of {failed.use_count} times"
 
 
 def work(purpose: ModelPurpose) -> str:

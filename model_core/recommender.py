@@ -14,7 +14,7 @@ from pydantic import Field
 from model_core.candidates import Candidate, Criteria
 from model_core.errors import NoSuitableModel
 from model_core.explanation import Explanation
-from model_core.fit import SMALLER_CACHE, Verdict, check_fit, longest_that_fits
+from model_core.fit import SMALLER_CACHE, Verdict, check_fit, longest_that_fits, more_memory
 from model_core.memory import KvType, MemoryNeed, MemoryProfile, format_memory, label
 from model_core.ranking import Bar, Weighed, bar_of, larger_download, rank, used_as, weigh, weigh_all
 from model_core.records import ModelPurpose, Reason, Record
@@ -236,15 +236,15 @@ def _fits_with_a_smaller_cache(eligible: Sequence[Weighed], criteria: Criteria) 
 def _way_out(criteria: Criteria, need: MemoryNeed) -> str:
     if criteria.installed_only:
         return "Leave installed_only out to see what can be downloaded."
+    (way,) = more_memory(criteria, need)
     if criteria.on_processor:
-        return "Close other programs: half of the RAM that is free is counted."
+        return way.text
     by_hand = "choose a model by hand and let it lie in RAM, slowly"
     if criteria.source in ("caller", "assumed"):
         return f"A card with {format_memory(need.total)} free would do; or {by_hand}."
-    total = criteria.machine.total_bytes
-    if total is not None and need.total > total:
+    if way.code == "smaller_model":
         return f"This card is too small for any of them: {by_hand}."
-    return f"Close other programs that use the memory, or {by_hand}."
+    return f"{way.text.rstrip('.')}; or {by_hand}."
 
 
 def _would_fit(eligible: Sequence[Weighed], criteria: Criteria) -> list[dict[str, Any]]:

@@ -516,6 +516,32 @@ def test_the_criteria_of_an_answer_can_be_sent_back_changed_and_nothing_happens(
     assert shared.manager.store.read() is before
 
 
+def test_the_criteria_of_a_machine_without_a_card_are_answered_about_one(shared):
+    criteria = {"available_vram_gb": 55, "source": "processor", "priority": "quality"}
+    answer = shared.post("/recommend", {"criteria": criteria})
+
+    same = shared.post("/recommend", {"criteria": answer["criteria"]})
+
+    assert answer["recommended_model"] == same["recommended_model"] == "mixtral:8x7b-instruct"
+    assert answer["criteria"]["source"] == same["criteria"]["source"] == "processor"
+    assert "55 GiB of memory that are available" in answer["reasons"][1]["text"]
+    assert any(
+        "on the processor, slowly. 55 GiB of RAM were counted." in reason["text"] for reason in answer["reasons"]
+    )
+
+
+def test_the_criteria_of_a_problem_can_be_sent_back_too_but_not_with_two_figures(shared):
+    refused = problem(shared.ask("POST", "/recommend", {"available_vram_gb": 0.5}), "no_suitable_model", 404)
+
+    again = shared.ask("POST", "/recommend", {"criteria": refused["criteria"]})
+    larger = shared.post("/recommend", {"criteria": {**refused["criteria"], "available_bytes": 8 * 2**30}})
+    two = shared.ask("POST", "/recommend", {"criteria": {**refused["criteria"], "available_vram_gb": 8}})
+
+    assert problem(again, "no_suitable_model", 404)["criteria"] == refused["criteria"]
+    assert larger["recommended_model"] == "llama3.1:8b-instruct"
+    assert problem(two, "invalid_request", 400)["field"] == "criteria.available_bytes"
+
+
 def test_a_what_if_names_what_it_does_not_know_and_stands_alone(shared):
     unknown = shared.ask("POST", "/recommend", {"criteria": {"colour": "red"}})
     twice = shared.ask("POST", "/recommend", {"criteria": {"priority": "speed"}, "priority": "quality"})

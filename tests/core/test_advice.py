@@ -66,11 +66,26 @@ def test_without_a_history_the_speed_of_a_benchmark_counts_and_with_one_it_does_
     untold = history(q4=3)  # uses of which nobody said how many tokens they wrote
 
     def speed(stored):
-        return candidates(installed(EIGHT_B, Q4), stored=stored, observed=measured_there)[EIGHT_B, "q4"].seen_speed
+        found = candidates(installed(EIGHT_B, Q4), stored=stored, observed=measured_there)
+        told = recommend(found.values(), Criteria(available_bytes=8 * GIB))
+        return next(place.speed for place in told.ranked if place.quantization == "q4")
 
     assert [speed(stored).basis for stored in (None, untold, used)] == ["benchmark", "benchmark", "history"]
     assert speed(None).tokens_per_second == 50.0
-    assert candidates(installed(EIGHT_B, Q4), observed=measured_there)[EIGHT_B, "q8"].seen_speed is None
+    assert candidates(installed(EIGHT_B, Q4), observed=measured_there)[EIGHT_B, "q8"].benchmark_speed is None
+
+
+def test_times_are_those_of_this_machine_and_successes_those_of_all():
+    there = usage.record(StoredModel(name=EIGHT_B), "elsewhere", Q4, check_event(0.5, True, NOON, tokens=60))
+    both = usage.record(there, "here", Q4, check_event(2.0, True, NOON, tokens=60))
+    here = advice.Observed(installation="here")
+
+    alone, of_both = (candidates(stored=stored, observed=here)[EIGHT_B, "q4"] for stored in (there, both))
+
+    assert (alone.success_count, alone.mean_seconds, alone.seen_speed) == (1, None, None)
+    assert (of_both.success_count, of_both.mean_seconds) == (2, 2.0)
+    assert of_both.seen_speed.tokens_per_second == pytest.approx(30, rel=0.01)
+    assert alone.elsewhere and of_both.elsewhere
 
 
 def test_a_model_of_ones_own_has_the_speed_of_its_benchmark_too():
@@ -79,7 +94,7 @@ def test_a_model_of_ones_own_has_the_speed_of_its_benchmark_too():
 
     found = {one.name: one for one in candidates(own, observed=observed).values()}
 
-    assert found["critic:latest"].seen_speed.tokens_per_second == 9.0
+    assert found["critic:latest"].benchmark_speed.tokens_per_second == 9.0
 
 
 # --- which figures go to which form ----------------------------------------------------------------------------------

@@ -62,6 +62,17 @@ def test_of_several_cards_the_one_with_most_room_counts():
     assert (found.available_bytes, found.machine.total_bytes, found.machine.gpu_count) == (20 * GIB, 24 * GIB, 3)
 
 
+def test_what_ollama_has_loaded_is_counted_on_the_card_that_alone_can_hold_it():
+    """Six GiB are Ollama's on the first; on the second it is Lightroom that holds seven."""
+    unclear = budget(machine(gpu(8, 1.5), gpu(12, 5)), [loaded(6)])
+    clear = budget(machine(gpu(8, 1.5), gpu(12, 11)), [loaded(6)])
+    more = budget(machine(gpu(24, 2), gpu(12, 11)), [loaded(20)])
+
+    assert (unclear.available_bytes, unclear.machine.held_bytes) == (5 * GIB, 0)
+    assert (clear.available_bytes, clear.machine.total_bytes, clear.machine.held_bytes) == (11 * GIB, 12 * GIB, 0)
+    assert (more.machine.total_bytes, more.available_bytes) == (24 * GIB, 22 * GIB + OVERHEAD_BYTES)
+
+
 def test_a_card_of_which_nothing_is_known_does_not_hide_one_that_is_full():
     found = budget(machine(gpu(None, None), gpu(8, 0)))
 
@@ -76,7 +87,7 @@ def test_the_setting_caps_and_never_adds(cap_gib, available_gib, source):
     assert found.machine.cap_bytes == cap_gib * GIB
 
 
-@pytest.mark.parametrize("hardware", [elsewhere(), unknown("nobody looked"), machine(), machine(gpu(None, None))])
+@pytest.mark.parametrize("hardware", [elsewhere(), unknown("nobody looked"), machine(gpu(None, None))])
 def test_where_the_card_is_not_known_the_setting_decides(hardware):
     found = budget(hardware, cap_bytes=6 * GIB)
 
@@ -99,8 +110,34 @@ def test_without_a_card_half_of_the_free_ram_is_counted():
 
 
 @pytest.mark.parametrize(
-    "hardware", [elsewhere(), unknown("…"), machine(gpu(None, None)), Hardware(gpus=(), sources={})]
+    ("ram_free", "cap_gib", "available_gib"), [(20, 6, 6), (8, 6, 4), (None, 6, 6), (None, None, 8), (0, 6, 0)]
 )
+def test_a_setting_makes_no_card_of_the_ram(ram_free, cap_gib, available_gib):
+    """AutoDev sets 6 GiB on every machine."""
+    memory = None if ram_free is None else MachineMemory(free_bytes=ram_free * GIB, source="psutil")
+    hardware = Hardware(gpus=(), memory=memory, sources={})
+
+    found = budget(hardware, cap_bytes=None if cap_gib is None else cap_gib * GIB)
+
+    assert (found.available_bytes, found.source) == (available_gib * GIB, "processor")
+
+
+def test_who_asks_about_a_machine_without_a_card_is_not_answered_about_the_card_here():
+    found = budget(machine(gpu()), asked_bytes=12 * GIB, asked_on_processor=True)
+
+    assert (found.available_bytes, found.source, found.machine.gpu) == (12 * GIB, "processor", None)
+    assert found.machine.card.bandwidth_bytes_per_s is None
+
+
+@pytest.mark.parametrize(
+    ("hardware", "asked_gib", "is_here"),
+    [(machine(gpu()), 8, True), (machine(gpu()), 9, False), (machine(), 1, False), (elsewhere(), 24, True)],
+)
+def test_a_card_that_is_not_here_is_known_as_one(hardware, asked_gib, is_here):
+    assert budget(hardware, asked_bytes=asked_gib * GIB).machine.is_here is is_here
+
+
+@pytest.mark.parametrize("hardware", [elsewhere(), unknown("…"), machine(gpu(None, None))])
 def test_where_nothing_is_known_the_usual_card_is_assumed(hardware):
     found = budget(hardware)
 

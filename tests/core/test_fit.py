@@ -14,9 +14,10 @@ from model_core.memory import MemoryProfile, memory_need, profile_of
 from model_core.records import GIB
 
 
-def a_wish(available, *, source="probe", total_bytes=None, ram_total_bytes=None, ram_free_bytes=None, **wished):
-    machine = Machine(total_bytes=total_bytes, ram_total_bytes=ram_total_bytes, ram_free_bytes=ram_free_bytes)
-    return Criteria(available_bytes=available, source=source, machine=machine, **wished)
+def a_wish(available, *, source="probe", **known):
+    """What is known of the machine, and what is wished besides."""
+    machine = Machine(**{field: known.pop(field) for field in [*known] if field in Machine.model_fields})
+    return Criteria(available_bytes=available, source=source, machine=machine, **known)
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -111,6 +112,22 @@ def test_the_check_says_in_figures_what_fits_and_what_would_make_it_fit(availabl
     assert check.margin_bytes == check.available_bytes - check.need.total
     assert check.message.startswith("llama3.1:8b-instruct (4-bit) needs 5.54 GiB (with a context of 4,096 tokens)")
     assert words in check.message
+
+
+def test_where_nothing_else_has_any_of_it_nobody_is_told_to_close_programs():
+    profile = MemoryProfile(file_bytes=1, measured={4096: 7 * GIB})
+    all_free, some_free = a_wish(8 * GIB, total_bytes=8 * GIB), a_wish(8 * GIB, total_bytes=10 * GIB)
+
+    assert "Close" not in check_fit(all_free, "m", None, profile).message
+    assert "Close other programs" in check_fit(some_free, "m", None, profile).message
+
+
+def test_what_does_not_fit_a_chip_that_shares_the_ram_cannot_lie_in_that_ram_instead():
+    check = check_fit(
+        a_wish(6 * GIB, unified=True, ram_free_bytes=6 * GIB), "m", None, MemoryProfile(file_bytes=7 * GIB)
+    )
+
+    assert check.verdict is Verdict.TOO_LARGE
 
 
 def test_the_check_gives_a_guess_as_a_range_and_a_measurement_as_one():
@@ -216,7 +233,37 @@ def test_each_way_is_a_sentence_with_the_figures_that_it_comes_to():
     [
         ({"source": "probe", "total_bytes": 12 * GIB}, "free_memory", "close other programs that use the card"),
         ({"source": "probe", "total_bytes": 8 * GIB}, "smaller_model", "The card has 8 GiB in all, too little for it"),
-        ({"source": "setting", "total_bytes": 12 * GIB}, "free_memory", "than MODEL_MANAGER_VRAM_GB allows"),
+        (
+            {"source": "setting", "total_bytes": 12 * GIB, "free_bytes": 11 * GIB, "cap_bytes": 6 * GIB},
+            "free_memory",
+            "MODEL_MANAGER_VRAM_GB allows 6 GiB: raise it to 9.2.",
+        ),
+        (
+            {"source": "setting", "total_bytes": 12 * GIB, "free_bytes": 8 * GIB, "cap_bytes": 6 * GIB},
+            "free_memory",
+            "raise it to 9.2, and close other programs",
+        ),
+        (
+            {"source": "probe", "total_bytes": 12 * GIB, "free_bytes": 5 * GIB, "cap_bytes": 6 * GIB},
+            "free_memory",
+            "raise it to 9.2, and close other programs",
+        ),
+        (
+            {"source": "setting", "total_bytes": 8 * GIB, "free_bytes": 8 * GIB, "cap_bytes": 6 * GIB},
+            "smaller_model",
+            "The card has 8 GiB in all",
+        ),
+        ({"source": "setting", "cap_bytes": 6 * GIB}, "free_memory", "raise it to 9.2."),
+        (
+            {"source": "probe", "total_bytes": 32 * GIB, "usable_bytes": 8 * GIB},
+            "smaller_model",
+            "The card has 8 GiB in all",
+        ),
+        (
+            {"source": "processor", "ram_total_bytes": 64 * GIB, "ram_free_bytes": 60 * GIB, "cap_bytes": 6 * GIB},
+            "free_memory",
+            "raise it to 9.2.",
+        ),
         ({"source": "caller", "total_bytes": 8 * GIB}, "free_memory", "9.18 GiB more would have to be free."),
         ({"source": "assumed"}, "free_memory", "9.18 GiB more would have to be free."),
         ({"source": "processor", "ram_total_bytes": 64 * GIB}, "free_memory", "18.35 GiB more RAM must be free"),

@@ -111,9 +111,16 @@ def test_where_nothing_fits_the_smallest_need_is_named(priority):
     ("criteria", "words"),
     [
         ({}, "A card with 1.6 GiB free would do; or choose a model by hand and let it lie in RAM"),
-        ({"source": "probe", "machine": Machine(total_bytes=8 * GIB)}, "Close other programs that use the memory"),
+        (
+            {"source": "probe", "machine": Machine(total_bytes=8 * GIB)},
+            "close other programs that use the card; or choose",
+        ),
         ({"source": "probe", "machine": Machine(total_bytes=GIB)}, "This card is too small for any of them"),
-        ({"source": "processor"}, "Close other programs: half of the RAM"),
+        ({"source": "processor"}, "2.2 GiB more RAM must be free, as half of it counts: close other programs."),
+        (
+            {"source": "setting", "machine": Machine(total_bytes=8 * GIB, free_bytes=7 * GIB, cap_bytes=GIB // 2)},
+            "MODEL_MANAGER_VRAM_GB allows 512 MiB: raise it to 1.6; or choose",
+        ),
         ({"installed_only": True, "candidates": with_one(*ONE_B, installed=True)}, "Leave installed_only out"),
     ],
 )
@@ -155,8 +162,8 @@ BETTER_AND_WORSE = {
     "verdict": ({}, {"memory": MemoryProfile(file_bytes=7 * GIB), "installed": True}),
     "installed": ({"installed": True, "parameters": 1}, {}),
     "bearable": (
-        {"seen_speed": seen(3.0)},
-        {"seen_speed": seen(2.9), "purpose": ModelPurpose.BALANCED, "parameters": 9},
+        {"benchmark_speed": seen(3.0)},
+        {"benchmark_speed": seen(2.9), "parameters": 2_000_000},
     ),
     "score": ({"score": 4.5, "score_count": 20, "parameters": 1}, {"score": 3.0, "score_count": 20}),
     "scored": ({"score": 4.5, "score_count": 20, "parameters": 1}, {}),
@@ -561,9 +568,73 @@ def test_on_the_processor_a_model_that_nobody_waits_for_stands_behind_one_that_a
 
 @pytest.mark.parametrize(("tokens_per_second", "first"), [(3.0, "larger"), (2.9, "other")])
 def test_three_tokens_a_second_can_be_borne_and_fewer_cannot(tokens_per_second, first):
-    larger = small("larger", parameters=2_000_000, seen_speed=seen(tokens_per_second))
+    larger = small("larger", parameters=2_000_000, benchmark_speed=seen(tokens_per_second))
 
     assert ask(8, candidates=[larger, small("other")]).best.model == first
+
+
+def test_a_use_with_its_load_and_its_prompt_in_its_time_makes_no_model_too_slow():
+    """A rating has three tokens: 1.2 s for them are 2.5 tokens a second, and nobody waits long."""
+    used = small("larger", parameters=2_000_000, seen_speed=seen(2.5), success_count=100)
+    quick = {"parameters": 2_000_000, "benchmark_speed": seen(2.5), "seen_speed": seen(3.5)}
+
+    answer = ask(8, candidates=[used, small("other")])
+    proved = ask(8, candidates=[small("larger", **quick), small("other")])
+
+    assert (answer.best.model, answer.best.speed.tokens_per_second) == ("larger", 2.5)
+    assert proved.best.model == "larger"
+
+
+def test_what_was_measured_tells_nothing_of_what_spills_or_of_another_card():
+    slow, other = Card(bandwidth_bytes_per_s=100e9, source="NVML"), Machine(is_here=False)
+    used = with_one("llama3.1:8b-instruct", seen_speed=seen(30.0), benchmark_speed=seen(31.0))
+    faster_than_can_be = with_one("llama3.1:8b-instruct", seen_speed=seen(60.0), benchmark_speed=seen(61.0))
+
+    assert ask(8, candidates=used, machine=Machine(card=slow)).best.speed.basis == "history"
+    assert ask(8, candidates=used, machine=other).best.speed is None
+    assert ask(8, candidates=faster_than_can_be, machine=Machine(card=slow)).best.speed.basis == "estimate"
+
+
+def test_what_came_from_another_machine_is_not_said_to_be_from_here():
+    used = {"success_count": 9, "failure_count": 1, "mean_seconds": 1.2, "score": 4.0, "score_count": 3}
+    place = ask(8, candidates=with_one("llama3.1:8b-instruct", elsewhere=True, **used)).best
+
+    assert reason(place, "proven").text == "Worked here and elsewhere 9 of 10 times, 1.2 s on average here."
+    assert reason(place, "scored").text.startswith("Its answers were scored 3 times here and elsewhere: 4.0 of 5")
+
+
+LIKE = {"success_count": 50, "mean_seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("first", "behind", "words"),
+    [
+        ({}, {"success_count": 50, "failure_count": 10}, "this one failed here 10 of 60 times"),
+        ({"success_count": 60}, {"success_count": 50}, "this one worked fewer times here: 50"),
+        (LIKE, {**LIKE, "mean_seconds": 1.25}, "this one took 1.2 s on average here"),
+        (LIKE, {**LIKE, "mean_seconds": None}, "this one was not timed here"),
+        ({}, {"quantization": "q8"}, "this one is 8-bit: larger and slower"),
+        ({}, {"quantization": None}, "which form this one has is not known"),
+        ({}, {"parameters": None}, "how many parameters this one has is not known"),
+    ],
+)
+def test_what_puts_a_model_behind_is_said_as_it_is(first, behind, words):
+    answer = ask(8, candidates=[small("a", **first), small("b", **behind)])
+
+    assert answer.best.model == "a"
+    assert reason(answer.ranked[1], "behind").text == f"Stands behind a (4-bit): {words}."
+
+
+def test_where_quality_is_wished_the_less_fine_form_stands_behind():
+    answer = ask(8, "quality", [small("a", quantization="q8"), small("b")])
+
+    assert reason(answer.ranked[1], "behind").text == "Stands behind a (8-bit): this one is 4-bit: less fine."
+
+
+def test_a_model_that_mostly_failed_and_has_no_rival_stands_first_and_says_so():
+    best = ask(8, candidates=[small("only", failure_count=9)]).best
+
+    assert reason(best, "unreliable").text == "Failed here 9 of 9 times; nothing else suits better."
 
 
 def test_what_lies_partly_in_ram_as_it_is_loaded_now_says_so():
@@ -586,7 +657,7 @@ def test_scores_of_its_answers_are_told():
     [
         ({}, "its own answers were not scored often enough here"),
         ({"score": 1.0, "score_count": 2}, "its own answers were not scored often enough here"),
-        ({"score": 1.0, "score_count": 3}, "its own answers were scored 1.0 here"),
+        ({"score": 1.0, "score_count": 3}, "its own answers were scored 1.0 on average, 3 times here"),
     ],
 )
 def test_what_is_scored_lower_is_told_its_own_scores(scores, words):
@@ -821,7 +892,10 @@ def test_a_success_never_lowers_a_place_and_a_failure_never_raises_it(candidates
         return names(again).index((name, quantization))
 
     place = names(answer).index((name, quantization))
+    seconds = changed.mean_seconds or data.draw(st.floats(0.001, 86_400))
+    with_tokens = {"mean_seconds": seconds, "seen_speed": data.draw(st.floats(0.001, 10_000).map(seen))}
     assert place_with(success_count=changed.success_count + 1) <= place
+    assert place_with(success_count=changed.success_count + 1, **with_tokens) <= place
     assert place_with(failure_count=changed.failure_count + 1) >= place
 
 
