@@ -220,7 +220,11 @@ class Display:
         """Show that a model is there."""
         job = answer["download"]
         was_there = "was there already" if job["already_installed"] else "is installed"
-        self._say(f"{job['model']} {was_there}. Use it: {self._program} switch {job['model']}")
+        form = f" --quantization {job['quantization']}" if job["quantization"] else ""
+        self._say(
+            f"{label(job['model'], job['quantization'])} {was_there}. "
+            f"Use it: {self._program} switch {job['model']}{form}"
+        )
 
     def plan(self, answer: Json) -> None:
         """Show what a download would fetch, and whether there is room for it."""
@@ -416,8 +420,9 @@ class Display:
         too_large = [one for one in answer["not_chosen"] if one["verdict"]]
         for one in too_large[:TOO_LARGE_SHOWN]:
             self._say(f"Does not fit: {one['reason']['text']}")
-        # Four bits are what is taken when nothing is said.
-        chosen = f" --quantization {form}" if form and form != "q4" else ""
+        # When nothing is said it is the form that is there, else four bits.
+        taken = answer["info"]["installed_quantization"] or "q4"
+        chosen = f" --quantization {form}" if form in answer["info"]["tags"] and form != taken else ""
         self.note(f"Next: {self._program} {'switch' if answer['installed'] else 'download'} {name}{chosen}")
 
     def check(self, answer: Json) -> None:

@@ -623,7 +623,9 @@ class ModelManager:
             job = self.pull_model(name, progress_callback, quantization)
         except ModelManagerError as error:
             return False, str(error)
-        return True, f"{job.model} was there already." if job.already_installed else f"{job.model} is installed."
+        is_usual = job.quantization == advice.DEFAULT_QUANTIZATION
+        what = job.model if is_usual else memory.label(job.model, job.quantization)
+        return True, f"{what} was there already." if job.already_installed else f"{what} is installed."
 
     def downloads(self) -> list[DownloadJob]:
         """Return every download that is on record, in the order in which they were asked for."""
@@ -1106,6 +1108,7 @@ class ModelManager:
                 document_writable=store.writable,
                 document_problem=store.problem,
                 current=picture.stored(current) if current else None,
+                heard=seen.checked_at is not None,
                 current_installed=bool(current and picture.is_installed(current)),
                 current_fit=self._fit_now(picture, current) if current and picture.is_installed(current) else None,
                 contexts={model.name: picture.context_of(model.name) for model in running},

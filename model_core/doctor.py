@@ -57,6 +57,7 @@ class Facts:
     current          the selected model's record, installed or not
     current_fit      what the card says to it
     current_context  the context that it is used with
+    heard            Ollama has ever told what it holds
     ids_missing      ids of the catalogue whose models are there under other names only
     own_models       ids of the catalogue under which a model of the user's own stands
     document_problem what is wrong with the document, with what to do
@@ -74,6 +75,7 @@ class Facts:
     document_writable: bool
     document_problem: str | None
     current: StoredModel | None
+    heard: bool
     current_installed: bool
     current_fit: Fit | None
     contexts: dict[str, int]
@@ -189,6 +191,9 @@ def _current(facts: Facts) -> Iterator[Finding]:
     if model is None:
         remedy = "Ask for recommend, download what it names, and switch to it."
         yield _to_do(subject, "No model is selected.", remedy)
+    elif not facts.heard:
+        text = f"{model.name} is selected; whether Ollama holds it is not known until it answers."
+        yield _note(subject, text, model=model.name)
     elif not facts.current_installed:
         missing = _to_do if facts.reachable else _note
         text = f"{model.name} is selected, but Ollama does not hold it."
@@ -224,13 +229,19 @@ def _advice(facts: Facts) -> Iterator[Finding]:
     best, current = facts.advised, facts.current
     if best is None:
         yield _note("Advice", "No model of the catalogue fits what is free now.", "Ask for recommend: it says why.")
-    elif current is not None and best.model == current.name:
+    elif current is not None and best.model == current.name and best.quantization == _form(facts.current_fit):
         yield _well("Advice", f"{best.model} is what would be recommended now, too.", model=best.model)
     else:
         why = best.reasons[0].text if best.reasons else ""
         what = "switch to it" if best.installed else "download it"
+        if current is not None and best.model == current.name:
+            what += f" with quantization {best.quantization}"
         text = f"{label(best.model, best.quantization)} would be recommended now. {why}".strip()
         yield _note("Advice", text, f"Ask for recommend, or {what}.", model=best.model, installed=best.installed)
+
+
+def _form(fit: Fit | None) -> str | None:
+    return fit.check.quantization if fit else None
 
 
 def _aliases(facts: Facts) -> Iterator[Finding]:

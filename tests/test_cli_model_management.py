@@ -245,7 +245,10 @@ TABLE = {
     "info": Case(["info", EIGHT_B], r"^Memory +q4 5\.54 GiB, q8 8\.67 GiB \(context of 4,096", f"/info/{EIGHT_B}"),
     "current": Case(["current"], rf"^{ONE_B} \(installed, q4\)$", "/current"),
     "switch": Case(["switch", ONE_B], rf"^{ONE_B} is the current model\.$"),
-    "download": Case(["download", THREE_B], rf"^{THREE_B} (is installed|was there already)\. Use it: .* {THREE_B}$"),
+    "download": Case(
+        ["download", THREE_B],
+        rf"^{THREE_B} \(4-bit\) (is installed|was there already)\. Use it: .* {THREE_B} --quantization q4$",
+    ),
     "downloads": Case(["downloads"], rf"^{ONE_B} +completed +100 % +81\d MB", "/downloads"),
     "delete": Case(
         ["delete", EIGHT_B, "--yes"], rf"^{EIGHT_B} is deleted\..* free again\.$", None, ["download", EIGHT_B]
@@ -380,6 +383,26 @@ def test_recommend_takes_its_figures_in_both_forms(untouched, words):
     criteria = untouched.json("recommend", *words)["criteria"]
 
     assert (criteria["available_vram_gb"], criteria["priority"]) == (8.0, "quality")
+
+
+def test_the_command_that_is_named_next_brings_the_form_that_was_recommended(direct, simulator):
+    """The 8-bit form is there and spills; without a word on the form it would be taken again."""
+    simulator.install("llama3.1:8b-instruct-q8_0")
+
+    def next_words(told):
+        return re.findall(r"(?:Next|Use it): .*models\.json (.*)", told.output)[-1].split()
+
+    fetch = next_words(direct.done("recommend"))
+    use = next_words(direct.done(*fetch))
+    direct.done("switch", "llama3.1:8b-instruct", "--quantization", "q8")
+    advised = direct.run("doctor").stdout
+    direct.done(*use)
+
+    assert fetch == ["download", "llama3.1:8b-instruct", "--quantization", "q4"]
+    assert use == ["switch", "llama3.1:8b-instruct", "--quantization", "q4"]
+    assert "Ask for recommend, or switch to it with quantization q4." in advised
+    assert direct.json("check", "llama3.1:8b-instruct")["compatible"]
+    assert "what would be recommended now, too" in direct.done("doctor").stdout
 
 
 def test_recommend_needs_nothing_and_takes_everything(untouched):
@@ -803,7 +826,7 @@ def test_advice_can_be_asked_for_an_ollama_with_a_smaller_cache(untouched):
 def test_a_download_tells_a_file_of_its_phases_only(direct):
     told = direct.done("download", ONE_B).stdout.splitlines()
 
-    assert told[-1].startswith(f"{ONE_B} is installed.")
+    assert told[-1].startswith(f"{ONE_B} (4-bit) is installed.")
     assert all(line.startswith(f"{ONE_B}: ") for line in told[:-1])
     assert len(told) == len(set(told)) <= 8
 
@@ -1289,7 +1312,7 @@ def test_a_terminal_shows_size_rate_time_left_and_phase(slow, document):
     assert f"{ONE_B}: checking" in seen or f"{ONE_B}: naming" in seen
     percents = [int(percent) for percent in re.findall(r"(\d+) %", seen)]
     assert percents == sorted(percents)
-    assert f"{ONE_B} is installed." in seen
+    assert f"{ONE_B} (4-bit) is installed." in seen
 
 
 @POSIX

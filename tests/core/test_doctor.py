@@ -34,9 +34,9 @@ CANDIDATES = [candidate_of(entry, variant) for entry in MODEL_CATALOG.values() f
 ADVISED = recommend(CANDIDATES, Criteria(available_bytes=8 * GIB)).best
 
 
-def fit(available_gib, **criteria):
+def fit(available_gib, form="q4", **criteria):
     wish = Criteria(available_bytes=int(available_gib * GIB), **criteria)
-    return Fit(check_fit(wish, EIGHT_B.name, "q4", profile_of(EIGHT_B, EIGHT_B.variants[0])), wish, None)
+    return Fit(check_fit(wish, EIGHT_B.name, form, profile_of(EIGHT_B, EIGHT_B.variants[0])), wish, None)
 
 
 def facts(**changes):
@@ -53,6 +53,7 @@ def facts(**changes):
         document_writable=True,
         document_problem=None,
         current=new_model(EIGHT_B.name, EIGHT_B),
+        heard=True,
         current_installed=True,
         current_fit=fit(8),
         contexts={},
@@ -154,6 +155,14 @@ NOTED = {
         {"advised": recommend(CANDIDATES, Criteria(available_bytes=48 * GIB, priority="quality")).best},
         "llama3.1:70b-instruct (4-bit) would be recommended now. Made for quality.",
     ),
+    "another form of it would be recommended": (
+        {"current_fit": fit(8, "q8")},
+        "llama3.1:8b-instruct (4-bit) would be recommended now.",
+    ),
+    "Ollama was never heard": (
+        {"heard": False, "current_installed": False},
+        "is selected; whether Ollama holds it is not known until it answers.",
+    ),
     "nothing suits": ({"advised": None}, "No model of the catalogue fits what is free now."),
     "a model of one's own": ({"own_models": [EIGHT_B.name]}, "Models of your own"),
 }
@@ -241,3 +250,10 @@ def test_what_is_recommended_and_installed_is_only_to_be_switched_to():
 
     assert remedy(there).endswith("or switch to it.")
     assert remedy(ADVISED).endswith("or download it.")
+
+
+def test_another_form_of_the_current_model_is_named_by_its_form():
+    found = diagnose(facts(current_fit=fit(8, "q8")))
+
+    (line,) = [finding for finding in found.findings if finding.subject == "Advice"]
+    assert line.remedy.endswith("or download it with quantization q4.")
