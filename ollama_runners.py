@@ -18,6 +18,7 @@ from model_core.errors import OllamaError
 from model_core.loading import Phase
 from model_core.records import RunningModel
 from ollama_client import KeepAlive, OllamaClient
+from ollama_inventory import RETRY_S
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class OllamaRunners:
     ) -> None:
         self._client, self._clock, self._unload_wait_s = client, clock, unload_wait_s
         self._seen: tuple[RunningModel, ...] = ()
+        self._told = True
         self._card: tuple[int, int] | None = None
         self._asked_at = float("-inf")
         self._start_anew()
@@ -59,17 +61,20 @@ class OllamaRunners:
         self._asking = threading.Lock()
 
     def look(self) -> tuple[RunningModel, ...]:
-        """Return what is loaded, as of at most two seconds ago; where Ollama does not answer, nothing.
+        """Return what is loaded, as of at most two seconds ago; where Ollama does not tell, what it told last.
 
         Of many threads one asks; the others take the last answer.
         """
-        if self._clock() - self._asked_at >= FRESH_S and self._asking.acquire(blocking=self._asked_at < 0):
+        if self._is_due() and self._asking.acquire(blocking=self._asked_at < 0):
             try:
-                if self._clock() - self._asked_at >= FRESH_S:
+                if self._is_due():
                     self._take(self._asked())
             finally:
                 self._asking.release()
         return self._seen
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._asked_at >= (FRESH_S if self._told else RETRY_S)
 
     def ask(self) -> tuple[RunningModel, ...]:
         """Return what is loaded this moment. Raises OllamaError."""
@@ -77,10 +82,13 @@ class OllamaRunners:
 
     def _asked(self) -> tuple[RunningModel, ...]:
         try:
-            return tuple(self._client.running())
+            running = tuple(self._client.running())
         except OllamaError as error:
             logger.debug("ollama does not tell what is loaded reason=%s", error.happened)
-            return ()
+            self._told = False
+            return self._seen
+        self._told = True
+        return running
 
     def _take(self, running: tuple[RunningModel, ...]) -> tuple[RunningModel, ...]:
         # The same answer stays the same object, so that what was made of it can be kept.

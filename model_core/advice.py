@@ -218,7 +218,7 @@ def _of_installed(
     observed: Observed,
     entry: CatalogEntry | None = None,
 ) -> Candidate:
-    parameters, capabilities = installed.parameter_count(model.parameter_size), model.capabilities or ("completion",)
+    parameters, capabilities = installed.parameter_count(model.parameter_size), profiles.capabilities(model)
     experience = _experience(stored, model.digest, observed, takes_unknown=True)
     purpose = entry.purpose if entry else stored.purpose
     # Nobody has said what it is for (it may write code, or poems); that it does our work, it has shown by doing it.

@@ -30,7 +30,7 @@ def described(details: ModelDetails) -> Described:
         or bool(details.projector_info)
         or any(key.startswith(f"{prefix}.vision.") for key in details.model_info)
     )
-    return Described(architecture=architecture_of(details), sees=sees)
+    return Described(architecture=architecture_of(details), sees=sees, capabilities=details.capabilities)
 
 
 def architecture_of(details: ModelDetails) -> Architecture | None:

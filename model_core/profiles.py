@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from model_core import measurements
-from model_core.candidates import SEEING
+from model_core.candidates import ANSWERING, SEEING
 from model_core.memory import MemoryProfile, profile_of
 from model_core.records import CatalogEntry, Described, InstalledModel, Measured, Variant
 
@@ -28,12 +28,18 @@ class Profiles:
         told = self._described.get(there.digest) if there else None
         if there and profile.architecture is None and told and told.architecture:
             profile = self._as_told(there, told, variant.file_type, entry.context_tokens)
-        return self._with_measured(profile, digest, variant.weights_bytes, variant.size_bytes)
+        file_sizes = (variant.weights_bytes, variant.size_bytes, there.size_bytes if there else None)
+        return self._with_measured(profile, digest, *file_sizes)
 
     def of_installed(self, model: InstalledModel) -> MemoryProfile:
         """Return the profile of what Ollama holds and no catalogue knows."""
         told = self._described.get(model.digest) or Described()
         return self._with_measured(self._as_told(model, told), model.digest, model.size_bytes)
+
+    def capabilities(self, model: InstalledModel) -> tuple[str, ...]:
+        """Return what an installed model can do; that it answers, where nobody tells."""
+        told = self._described.get(model.digest) or Described()
+        return model.capabilities or told.capabilities or ((ANSWERING, SEEING) if told.sees else (ANSWERING,))
 
     @staticmethod
     def _as_told(

@@ -346,10 +346,14 @@ class DownloadJob(Job):
 
 
 class Described(Record):
-    """What Ollama told of installed weights that no catalogue knows; architecture is None where it told too little."""
+    """What Ollama told of installed weights that no catalogue knows; architecture is None where it told too little.
+
+    capabilities  an Ollama before 0.30 does not tell them in its list
+    """
 
     architecture: Architecture | None = None
     sees: bool = False
+    capabilities: tuple[str, ...] | None = None
 
 
 class Measured(Record):

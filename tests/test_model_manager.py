@@ -1367,3 +1367,19 @@ def test_what_is_being_fetched_is_in_use_and_not_missing(simulator, tmp_path):
 
     assert refused.value.download == job.id
     manager.close()
+
+
+def test_an_ollama_that_lists_no_abilities_is_asked_for_them_before_advice(manager, simulator):
+    """Before 0.30 its list does not tell what a model can do."""
+    simulator.set_fault("bare_list")
+    for name, able in (("seer:7b", ("completion", "vision")), ("numbers:latest", ("embedding",))):
+        simulator.install(name, make_model(name, size_bytes=2_000_000_000, capabilities=able))
+    for name in ("seer:7b", "numbers:latest"):
+        for _ in range(6):
+            manager.record_usage(name, 0.1)
+
+    seen = manager.recommend(8, needs=["vision"], installed_only=True).ranked
+    quick = manager.recommend(8, "speed", installed_only=None).ranked
+
+    assert [place.model for place in seen] == ["seer:7b"]
+    assert "numbers:latest" not in [place.model for place in quick]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from model_core.errors import OllamaError, OllamaModelMissing, OllamaUnavailable
+from model_core.errors import OllamaError, OllamaModelMissing
 from model_core.loading import Phase
 from ollama_client import OllamaClient
+from ollama_inventory import RETRY_S
 from ollama_runners import FRESH_S, OllamaRunners
 from tests.download_scenes import MODEL, OTHER, OTHER_TAG, TAG, Answer, asked, until
 
@@ -57,15 +58,23 @@ def test_a_look_is_good_for_two_seconds(runners, client, clock, simulator):
     assert runners.look() is runners.look()
 
 
-def test_an_ollama_that_has_gone_has_nothing_loaded_and_is_not_asked_again_at_once(runners, client, clock, simulator):
+def test_what_ollama_does_not_tell_is_as_it_was_and_it_is_not_asked_again_at_once(runners, client, clock, simulator):
+    """What it has loaded would otherwise count as the memory of other programs."""
     client.load(TAG)
-    assert runners.look()
-    simulator.stop()
+    told = runners.look()
+    simulator.set_fault("dropped", endpoint="/api/ps")
     clock.now_s += FRESH_S
+    silent = runners.look()
+    clock.now_s += RETRY_S - 0.1
+    runners.look()
+    looked = looks(simulator)
+    simulator.clear_faults()
+    client.unload(TAG)
+    until(lambda: not client.running())
+    clock.now_s += 0.1
 
+    assert (silent, looked) == (told, 2)
     assert runners.look() == ()
-    with pytest.raises(OllamaUnavailable):
-        runners.ask()
 
 
 def test_who_looks_while_another_asks_takes_the_last_answer(runners, client, clock, simulator):

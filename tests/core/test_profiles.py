@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from memory_cases import the_profile
 
 from catalog import MODEL_CATALOG
@@ -54,6 +55,31 @@ def test_a_size_that_is_only_the_files_is_not_taken_for_a_measurement():
     profiles = Profiles({}, measured(EIGHT_B.variants[0].size_bytes))
 
     assert memory_need(profiles.of_variant(EIGHT_B, EIGHT_B.variants[0])).basis == "catalogue"
+
+
+def test_nor_is_the_size_of_the_file_that_is_there_where_the_catalogues_is_rounded():
+    variant = MODEL_CATALOG["llama3.2:1b-instruct"].variants[0]
+    there = MINE.model_copy(update={"size_bytes": 807_694_464})
+    profiles = Profiles({}, measured(there.size_bytes))
+
+    need = memory_need(profiles.of_variant(MODEL_CATALOG["llama3.2:1b-instruct"], variant, there))
+
+    assert (variant.size_bytes, need.basis) == (810_000_000, "catalogue")
+
+
+@pytest.mark.parametrize(
+    ("listed", "told", "able"),
+    [
+        (("completion", "tools"), Described(capabilities=("embedding",)), ("completion", "tools")),
+        (None, Described(capabilities=("embedding",)), ("embedding",)),
+        (None, Described(sees=True), ("completion", "vision")),
+        (None, Described(), ("completion",)),
+    ],
+)
+def test_what_a_model_can_do_is_what_ollama_lists_or_else_tells_of_it(listed, told, able):
+    model = MINE.model_copy(update={"capabilities": listed})
+
+    assert Profiles({DIGEST: told}).capabilities(model) == able
 
 
 def test_a_model_that_sees_is_guessed_until_ollama_tells_of_it_and_never_measured():
