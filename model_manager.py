@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -977,10 +977,11 @@ class ModelManager:
         return self._record([_checked_event(place, event, at) for place, event in enumerate(events)], is_list=True)
 
     def _record(self, events: Sequence[tuple[Any, Event]], *, is_list: bool = False) -> int:
-        known = self.store.read().models
+        document = self.store.read()
         # The usual case asks nobody: recording must cost the same whether Ollama answers or not.
-        if all(isinstance(name, str) and name in known for name, _ in events):
-            self._change(lambda document: with_events(document, events, MODEL_CATALOG))
+        if all(isinstance(name, str) and name in document.models for name, _ in events):
+            moved = self._seen_moved(document, {name for name, _ in events})
+            self._change(lambda now: with_events(with_seen(now, moved) if moved else now, events, MODEL_CATALOG))
         else:
             picture, seen = self._pictures.look()
             found = [
@@ -990,6 +991,15 @@ class ModelManager:
             # With what Ollama holds comes the digest that the figures of a model not yet on record belong to.
             self._change(lambda document: with_events(with_seen(document, seen), found, MODEL_CATALOG))
         return len(events)
+
+    def _seen_moved(self, document: Document, models: Collection[str]) -> Seen | None:
+        """Return what was seen of Ollama where it has put other weights under one of these names since."""
+        seen = self._inventory.last()
+        if seen is None or (seen.checked_at or "") <= (document.ollama.checked_at or ""):
+            return None
+        held = {name: seen.inventory.get(name) for name in models}
+        has_moved = any(there and there.digest != document.models[name].digest for name, there in held.items())
+        return seen if has_moved else None
 
     def statistics(self, name: str) -> Statistics:
         """Return what is on record of one model; nothing but zeros before its first use. Raises ModelNotFound."""

@@ -87,6 +87,10 @@ class OllamaInventory:
             return _is_stand_in(known.version)
         return (self._seen or self.look()).simulated
 
+    def last(self) -> Seen | None:
+        """Return the last answer that this process had; asks nobody."""
+        return self._seen
+
     def ask(self) -> Seen:
         """Return what Ollama holds this moment, to decide on. Raises OllamaUnavailable and other OllamaErrors."""
         with self._asking:

@@ -1383,3 +1383,20 @@ def test_an_ollama_that_lists_no_abilities_is_asked_for_them_before_advice(manag
 
     assert [place.model for place in seen] == ["seer:7b"]
     assert "numbers:latest" not in [place.model for place in quick]
+
+
+def test_a_use_belongs_to_the_weights_that_were_last_seen_to_answer(manager, simulator):
+    """Somebody has pointed the id to the 8-bit form by Ollama's own means."""
+    simulator.install(f"{MODEL}-q4_K_M")
+    simulator.install(f"{MODEL}-q8_0")
+    manager.select_model(MODEL, "q4")
+    manager.record_usage(MODEL, 1.0)
+    manager.client.copy(f"{MODEL}-q8_0", MODEL)
+    manager.sync_with_ollama()
+    q8 = next(model.digest for model in manager.client.tags() if model.name == MODEL)
+    manager.client.copy(f"{MODEL}-q4_K_M", MODEL)
+    manager._inventory.ask()  # seen, and not written down
+    manager.record_usage(MODEL, 1.0)
+
+    (by_digest,) = manager.store.read().models[MODEL].history.values()
+    assert {digest == q8: part.count for digest, part in by_digest.items()} == {False: 2}
