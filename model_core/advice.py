@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from model_core import installed, usage
 from model_core.budget import Budget
-from model_core.candidates import SEEING, Candidate, Criteria, candidate_of
+from model_core.candidates import Candidate, Criteria, candidate_of
 from model_core.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -153,17 +153,16 @@ def candidates(
             there, answers = held.by_quantization.get(variant.quantization), _answers(entry, held, variant)
             # What is asked under the id is what earned its history, also where the tag has moved on since.
             digest = held.digest if there and answers else there.digest if there else variant.digest_prefix
-            found.append(
-                candidate_of(
-                    entry,
-                    variant,
-                    installed=there is not None,
-                    memory=profiles.of_variant(entry, variant, there),
-                    gpu_share=observed.gpu_shares.get(there.digest) if there else None,
-                    context_tokens=stored.load_context_tokens,
-                    **_experience(stored, digest, observed, takes_unknown=answers),
-                )
+            candidate = candidate_of(
+                entry,
+                variant,
+                installed=there is not None,
+                memory=profiles.of_variant(entry, variant, there),
+                gpu_share=observed.gpu_shares.get(there.digest) if there else None,
+                context_tokens=stored.load_context_tokens,
+                **_experience(stored, digest, observed, takes_unknown=answers),
             )
+            found.append(_proved(candidate))
     found += [_of_installed(model, records.get(model.name, _NO_RECORD), profiles, observed) for model in shown.others]
     return found
 
@@ -218,25 +217,30 @@ def _of_installed(
     observed: Observed,
     entry: CatalogEntry | None = None,
 ) -> Candidate:
-    parameters, capabilities = installed.parameter_count(model.parameter_size), profiles.capabilities(model)
-    experience = _experience(stored, model.digest, observed, takes_unknown=True)
-    purpose = entry.purpose if entry else stored.purpose
-    # Nobody has said what it is for (it may write code, or poems); that it does our work, it has shown by doing it.
-    has_proved = experience.get("success_count", 0) >= SUCCESSES_THAT_PROVE
-    if purpose is ModelPurpose.SPECIALIZED and SEEING not in capabilities and has_proved:
-        purpose = _purpose_by_size(parameters)
-    return Candidate(
+    candidate = Candidate(
         name=entry.name if entry else model.name,
         memory=profiles.of_installed(model),
-        purpose=purpose,
+        purpose=entry.purpose if entry else stored.purpose,
         quantization=model.quantization_level,
-        parameters=parameters,
-        capabilities=capabilities,
+        parameters=installed.parameter_count(model.parameter_size),
+        capabilities=profiles.capabilities(model),
         installed=True,
         gpu_share=observed.gpu_shares.get(model.digest),
         context_tokens=stored.load_context_tokens,
-        **experience,
+        **_experience(stored, model.digest, observed, takes_unknown=True),
     )
+    return _proved(candidate)
+
+
+def _proved(candidate: Candidate) -> Candidate:
+    """Return a candidate with a purpose of its size, where nobody has said what it is for and it does our work.
+
+    It may write code, or poems; that it does our work, it has shown by doing it.
+    """
+    is_unknown = candidate.purpose is ModelPurpose.SPECIALIZED and not candidate.sees
+    if not is_unknown or candidate.success_count < SUCCESSES_THAT_PROVE:
+        return candidate
+    return replace(candidate, purpose=_purpose_by_size(candidate.parameters))
 
 
 def profile(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from model_core.candidates import Candidate, Criteria
+from model_core.candidates import ANSWERING, Candidate, Criteria
 from model_core.errors import NoSuitableModel
 from model_core.explanation import Explanation
 from model_core.fit import SMALLER_CACHE, Verdict, check_fit, longest_that_fits, more_memory
@@ -87,7 +87,8 @@ def recommend(
     eligible = weigh_all([candidate for candidate, bar in asked if bar is None], criteria)
     suitable = [weighed for weighed in eligible if weighed.verdict.runs_on_card]
     if not suitable:
-        able = sorted({ability for candidate, _ in asked for ability in candidate.capabilities})
+        answering = [candidate for candidate, _ in asked if ANSWERING in candidate.capabilities]
+        able = sorted({ability for candidate in answering for ability in candidate.capabilities})
         raise _nothing_suits(eligible, criteria, able)
     suitable.sort(key=lambda weighed: rank(weighed, criteria))
     larger = larger_download(suitable)

@@ -194,6 +194,18 @@ def test_a_custom_model_without_tags_can_be_chosen_once_it_was_made():
     assert [name for name, _ in candidates(installed("critic:latest"), entry=entry)] == ["critic"]
 
 
+@pytest.mark.parametrize(("successes", "purpose"), [(4, ModelPurpose.SPECIALIZED), (5, ModelPurpose.BALANCED)])
+def test_a_custom_model_with_tags_that_nobody_said_the_use_of_is_sorted_by_its_size_once_it_has_proved_itself(
+    successes, purpose
+):
+    entry = ENTRY.model_copy(update={"purpose": ModelPurpose.SPECIALIZED})
+
+    found = candidates(installed(Q4_TAG, Q4), stored=history(q4=successes), entry=entry)
+
+    assert found[EIGHT_B, "q4"].purpose is purpose
+    assert found[EIGHT_B, "q8"].purpose is ModelPurpose.SPECIALIZED
+
+
 def test_a_larger_model_of_ones_own_stands_before_a_smaller_one():
     seeing = {"capabilities": ("completion", "vision"), "quantization_level": "Q4_K_M"}
     models = [

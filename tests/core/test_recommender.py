@@ -449,6 +449,13 @@ def test_a_need_that_nothing_meets_names_the_need():
     assert error.value.smallest_need_bytes is None
 
 
+def test_what_only_embeds_is_no_answer_to_a_need_and_is_not_offered_as_one():
+    with pytest.raises(NoSuitableModel) as error:
+        ask(8, candidates=[small("numbers", capabilities=("embedding",)), small("talks")], needs=("embedding",))
+
+    assert error.value.remedy.endswith("What there is can do: completion.")
+
+
 @pytest.mark.parametrize(("installed_only", "expected"), [(True, 1), (False, 5), (None, 5)])
 def test_installed_only_leaves_out_what_must_be_downloaded(installed_only, expected):
     candidates = with_one("llama3.2:1b-instruct", installed=True)
