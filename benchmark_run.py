@@ -184,6 +184,7 @@ class BenchmarkRun(JobRun[Benchmark]):
             options={**benchmarks.options(self.job), "num_predict": most_tokens},
             # A model that cannot think refuses to be told not to.
             think=False if model.thinks else None,
+            truncate=False,
         )
         answer = self._finished(stream)
         return answer, stream.first_piece_s

@@ -378,12 +378,20 @@ class OllamaClient:
         system: str | None = None,
         images: Sequence[bytes | str] | None = None,
         think: bool | str | None = None,
+        truncate: bool | None = None,
     ) -> GenerateStream:
         """Begin a generation, and return what tells of it: it can be hung up on at any moment. Raises nothing yet.
 
+        truncate  False: refuse a prompt that is longer than the context; else Ollama drops its beginning without a word
+
         Until the first piece it may take as long as a load, since it can contain one.
         """
-        wishes = {"options": self._options(model, options), "system": system, "think": think}
+        wishes = {
+            "options": self._options(model, options),
+            "system": system,
+            "think": think,
+            "truncate": truncate,
+        }
         body = {"model": model, "prompt": prompt, "stream": True, **_given(wishes), **_images(images)}
         call = Call("POST", "/api/generate", f"generating with {model}", self._load_s, body, model)
         return GenerateStream(self._wire, call, self._generate_s)

@@ -225,6 +225,10 @@ class Runners:
         said = pieces[:most] if most > 0 else pieces
 
         tokens = _tokens_to_read(request, prompt)
+        if len(tokens) + 2 > runner.context_tokens:
+            if request.get("truncate") is False:
+                raise Refused(400, _too_long(len(tokens) + 2, runner.context_tokens))
+            tokens = tokens[-(runner.context_tokens // 2) :]  # and says nothing of it
         fresh_tokens = len(tokens) - _common(runner.read, tokens)
         runner.read = tokens
         reading_s = fresh_tokens / (_READS_FASTER_BY * self._pace.tokens_per_second)
@@ -257,6 +261,21 @@ class Runners:
             "eval_count": len(said),
             "eval_duration": _ns(now - read_at),
         }
+
+
+def _too_long(prompt_tokens: int, context_tokens: int) -> str:
+    return go_json(
+        {
+            "error": {
+                "code": 400,
+                "message": f"request ({prompt_tokens} tokens) exceeds the available context size "
+                f"({context_tokens} tokens), try increasing it",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": prompt_tokens,
+                "n_ctx": context_tokens,
+            }
+        }
+    )
 
 
 def _tokens_to_read(request: Json, prompt: str) -> tuple[str, ...]:

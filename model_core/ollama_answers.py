@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from model_core.records import Answer, InstalledModel, ModelDetails, RunningModel, Tensor
 
@@ -227,7 +228,20 @@ def error_text(data: Any) -> str | None:
     if not isinstance(data, Mapping) or "error" not in data:
         return None
     error = data["error"]
-    return error if isinstance(error, str) else str(error)
+    return _innermost(error) if isinstance(error, str) else str(error)
+
+
+def _innermost(text: str) -> str:
+    """Return what llama.cpp's server said, where Ollama hands on its whole answer as a text."""
+    if not text.startswith("{"):
+        return text
+    try:
+        said = from_json(text)
+    except ValueError:
+        return text
+    inner = said.get("error") if isinstance(said, dict) else None
+    message = inner.get("message") if isinstance(inner, dict) else None
+    return message if isinstance(message, str) else text
 
 
 def _text(line: _Generated) -> str:

@@ -562,6 +562,17 @@ def test_an_ollama_that_does_not_tell_what_is_installed_is_measured_as_it_was(ma
     assert ended(two, waiting).state is S.COMPLETED
 
 
+def test_a_prompt_longer_than_the_context_has_failed_and_is_not_cut_without_a_word(manager):
+    long = " ".join(f"word{number}" for number in range(600))
+
+    job = measured(manager, ONE, prompts=["Rate it.", long], context_tokens=512)
+
+    short, cut = job.results
+    assert short.error is None
+    assert "tokens) exceeds the available context size (512 tokens)" in cut.error
+    assert "{" not in cut.error
+
+
 def test_a_photo_that_has_gone_fails_its_answers_and_says_so(manager, simulator):
     simulator.set_fault("slow_load", seconds=0.3)
     job = manager.start_benchmark([SEEING], SHORT, [JPEG], runs=1)

@@ -338,6 +338,18 @@ def test_a_generation_meets_the_fault_and_then_works_again(simulator, kind, deta
     assert text in answers[0].text
 
 
+def test_a_prompt_longer_than_the_context_is_cut_without_a_word_or_refused_where_that_is_asked_for(simulator):
+    simulator.install(SMALL)
+    asked = {"model": SMALL, "prompt": "word " * 600, "stream": False, "options": {"num_ctx": 256, "num_predict": 2}}
+
+    cut = post(simulator, "/api/generate", **asked)
+    refused = post(simulator, "/api/generate", **asked, truncate=False)
+
+    assert (cut.status_code, cut.json()["prompt_eval_count"]) == (200, 130)
+    assert refused.status_code == 400
+    assert json.loads(refused.json()["error"])["error"]["n_ctx"] == 256
+
+
 def test_a_generation_can_break_off_without_a_word(simulator):
     simulator.install(SMALL)
     simulator.set_fault("cut_generation", after_tokens=3)

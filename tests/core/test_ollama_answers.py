@@ -214,3 +214,21 @@ def test_whatever_json_comes_is_read_or_refused_with_one_error(data):
         with suppress(ValidationError):
             read(data)
     ollama_answers.error_text(data)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ("model 'm' not found", "model 'm' not found"),
+        (
+            '{"error":{"code":400,"message":"request (602 tokens) is too long","n_ctx":256}}',
+            "request (602 tokens) is too long",
+        ),
+        ('{"error":"as a text"}', '{"error":"as a text"}'),
+        ('{"error":{"code":400}}', '{"error":{"code":400}}'),
+        ("{broken", "{broken"),
+        ("{}", "{}"),
+    ],
+)
+def test_an_answer_of_llama_cpp_that_ollama_hands_on_is_told_in_its_words(error, text):
+    assert ollama_answers.error_text({"error": error}) == text

@@ -111,6 +111,15 @@ def test_a_benchmark_measures_or_says_why_not(manager, model):
     assert manager.store.read().measured or job.loads[0].size_bytes is None
 
 
+def test_a_prompt_longer_than_the_context_is_refused_and_said_in_words(manager, model):
+    long = " ".join(f"word{number}" for number in range(700))
+    begun = manager.start_benchmark([model], ["Rate it.", long], runs=1, answer_tokens=16, context_tokens=256)
+    job = list(manager.follow_benchmark(begun))[-1]
+
+    assert "exceeds the available context size" in job.results[1].error
+    assert "{" not in job.results[1].error
+
+
 @pytest.mark.parametrize("model", [100_000_000], indirect=True)  # a smaller one is done before anybody can cancel
 def test_a_benchmark_that_is_cancelled_hangs_up_and_keeps_what_it_has(manager, model):
     begun = manager.start_benchmark([model], runs=20, answer_tokens=2048)
