@@ -33,7 +33,7 @@ _NEVER_TIMED = float("inf")
 class Weighed:
     """A candidate with what the card says to it. Each is itself only: two like ones are two places of the list.
 
-    speed        tokens a second to expect; None: it cannot be said
+    speed        tokens a second to expect; None: it cannot be said, or is not looked for, since it does not fit
     is_too_slow  it writes more slowly than anybody waits for
     failed_form  another form of the same model that mostly failed, while this one has not worked yet
     """
@@ -76,7 +76,7 @@ def weigh(candidate: Candidate, criteria: Criteria, failed_form: Candidate | Non
     wish = used_as(candidate, criteria)
     need = need_of(wish, candidate.memory)
     found = verdict(need.total, criteria.available_bytes, ram_free_bytes=criteria.ram_free_bytes)
-    of_uses, of_writing = speeds(candidate, need, found, criteria)
+    of_uses, of_writing = speeds(candidate, need, found, criteria) if found.runs_on_card else (None, None)
     return Weighed(
         candidate,
         need,
