@@ -206,6 +206,7 @@ def test_whatever_is_compared_the_judgement_is_whole(samples, higher_is_better):
 
     assert (found.winner is not None) == (found.word == "real")
     assert (found.p_value is None) == (found.word == "too_few")
+    assert found.p_value is None or 0 <= found.p_value <= 1
     assert found.text.endswith(".")
     assert found.sizes == {model: len(values) for model, values in samples.items()}
 
@@ -379,6 +380,10 @@ def test_who_succeeds_more_often_wins():
 
     assert (found.winner, found.sizes) == ("often", {"often": 100, "seldom": 100})
     assert found.text.startswith("often succeeded in 98 of 100 uses, seldom in 80 of 100, and chance alone")
+
+
+def test_who_was_used_less_and_never_failed_is_ahead_of_who_often_does():
+    assert judge_rates({"much": (100, 200), "seldom": (20, 20)}).winner == "seldom"
 
 
 def test_a_failure_more_or_less_is_no_difference():
