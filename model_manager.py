@@ -480,12 +480,11 @@ class ModelManager:
         digests = picture.digests(meant)
         if not digests:
             raise ModelNotInstalled(meant.name)
-        loaded = {runner.digest for runner in self._machine.runners.ask()} & digests
         # Not by the name that Ollama lists: it may have been deleted since, or be another model's by now.
-        going = [picture.inventory.of_digest(digest)[0].name for digest in sorted(loaded)]
-        is_gone = self._machine.runners.unload(going, digests)
+        names_of_it = [picture.inventory.of_digest(digest)[0].name for digest in sorted(digests)]
+        done = self._machine.runners.unload(names_of_it, digests)
         self._machine.has_changed()
-        return loading.unloaded(meant.name, bool(going), is_gone)
+        return loading.unloaded(meant.name, done.was_loaded, done.is_gone)
 
     def context_of(self, name: str) -> int:
         """Return how many tokens of context a model is loaded and asked with."""
@@ -1253,7 +1252,7 @@ class ModelManager:
         try:
             # Only what was loaded under these very names: another name of the same weights may go on.
             loaded = [r.name for r in self._machine.runners.ask() if any(names.same(r.name, name) for name in going)]
-            self._machine.runners.unload(loaded, digests if loaded else ())
+            self._machine.runners.unload(loaded, digests)
         except OllamaError as error:
             logger.warning("unload before deletion failed reason=%s", error)
 

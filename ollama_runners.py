@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
-from model_core import loading, measurements
+from model_core import loading, measurements, times
 from model_core.errors import OllamaError
 from model_core.loading import Phase
 from model_core.records import RunningModel
@@ -37,6 +37,14 @@ class Load:
     seconds: float
     was_loaded: bool
     runner: RunningModel | None
+
+
+@dataclass(frozen=True)
+class Unload:
+    """An unload that was asked for; is_gone is False while an answer that is under way keeps the model in memory."""
+
+    was_loaded: bool
+    is_gone: bool
 
 
 class OllamaRunners:
@@ -121,30 +129,56 @@ class OllamaRunners:
         on_phase  is told what is waited for
         """
         on_phase(Phase.LOOKING)
-        before = measurements.runner_of(self.ask(), digest)
+        before = self.ask()
         on_phase(Phase.LOADING)
         began_s = self._clock()
         self._client.load(name, keep_alive=keep_alive, options={"num_ctx": context_tokens})
         seconds = self._clock() - began_s
         on_phase(Phase.COUNTING)
-        runner = measurements.runner_of(self.ask(), digest)
+        after = self.ask()
+        runner = measurements.runner_of(after, digest) or _touched(before, after)
         logger.info("model loaded name=%s context_tokens=%d seconds=%.1f", name, context_tokens, seconds)
-        return Load(seconds, loading.is_as_before(before, runner), runner)
+        was_there = measurements.runner_of(before, runner.digest) if runner else None
+        return Load(seconds, loading.is_as_before(was_there, runner), runner)
 
-    def unload(self, names: Sequence[str], digests: Collection[str]) -> bool:
-        """Have Ollama let go of these weights; return whether they have left the memory. Raises OllamaError.
+    def unload(self, names: Sequence[str], digests: Collection[str]) -> Unload:
+        """Have Ollama let go of these weights. Raises OllamaError.
 
         names  one that is installed for each of them: Ollama unloads nothing by a name that was deleted
         """
+        if not names:
+            return Unload(was_loaded=False, is_gone=True)
+        before = self.ask()
         for name in names:
             self._client.unload(name)
+        going = {runner.digest for runner in before} & set(digests) or _let_go(before, self.ask())
         until_s = self._clock() + self._unload_wait_s
-        while self._is_loaded(digests) and self._clock() < until_s:
+        while self._is_loaded(going) and self._clock() < until_s:
             time.sleep(UNLOAD_LOOK_S)
-        return not self._is_loaded(digests)
+        return Unload(bool(going), not self._is_loaded(going))
 
     def _is_loaded(self, digests: Collection[str]) -> bool:
         return any(runner.digest in digests for runner in self.ask())
+
+
+# A model made from another one (`FROM`) has a digest of its own and the same weights: they share a runner, which Ollama
+# lists under whichever was asked for first. Nothing says so but what a load or an unload does to it.
+
+
+def _touched(before: Collection[RunningModel], after: Collection[RunningModel]) -> RunningModel | None:
+    """Return the one runner that a load has brought, or whose time it has set anew; None where it may be several."""
+    changed = [runner for runner in after if runner not in before]
+    return changed[0] if len(changed) == 1 else None
+
+
+def _let_go(before: Collection[RunningModel], after: Collection[RunningModel]) -> set[str]:
+    """Return the digests of those that an unload has taken away, or set an earlier end."""
+    ends = {runner.digest: times.normal(runner.expires_at) or "" for runner in after}
+    return {
+        runner.digest
+        for runner in before
+        if runner.digest not in ends or ends[runner.digest] < (times.normal(runner.expires_at) or "")
+    }
 
 
 _all: WeakSet[OllamaRunners] = WeakSet()

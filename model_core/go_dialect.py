@@ -13,6 +13,7 @@ from typing import Any
 
 # The longest time.Duration, some 292 years: what Ollama takes for "for ever".
 FOREVER_NS = 2**63 - 1
+LONGEST_S = FOREVER_NS // 10**9
 
 _UNIT_NS = {"ns": 1, "us": 1e3, "µs": 1e3, "μs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
@@ -88,7 +89,7 @@ def parse_duration_ns(text: str) -> int:
             raise GoError(f"time: unknown unit {quoted(unit)} in duration {quoted(text)}")
         total += float(number) * _UNIT_NS[unit]
         position = part.end()
-    if position == 0:
+    if position == 0 or total > FOREVER_NS:
         raise GoError(f"time: invalid duration {quoted(text)}")
     return sign * int(total)
 
@@ -106,7 +107,12 @@ def parse_keep_alive_ns(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         names = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
         raise GoError(f"Unsupported type: '{names[type(value)]}'")
-    length_ns = parse_duration_ns(value) if isinstance(value, str) else int(max(-1.0, min(value, 1e10)) * 10**9)
+    if isinstance(value, str):
+        length_ns = parse_duration_ns(value)
+    elif value > LONGEST_S:
+        return 0  # Go's int64 overflows into the past: the model goes at once
+    else:
+        length_ns = int(max(-1.0, value) * 10**9)
     return FOREVER_NS if length_ns < 0 else min(length_ns, FOREVER_NS)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from model_core import times
 from model_core.errors import InvalidRequest
-from model_core.go_dialect import GoError, parse_keep_alive_ns
+from model_core.go_dialect import LONGEST_S, GoError, parse_keep_alive_ns
 from model_core.measurements import error_percent
 from model_core.memory import OVERHEAD_BYTES, MemoryNeed, bits_of, format_memory
 from model_core.records import Reason, Record, RunningModel
@@ -93,6 +93,8 @@ def check_keep_alive(value: Any) -> float | str | None:
     try:
         if isinstance(value, float) and not math.isfinite(value):
             raise GoError("not a number")
+        if isinstance(value, int | float) and value > LONGEST_S:
+            raise GoError("more than Ollama can count, which then lets go of the model at once")
         length_ns = parse_keep_alive_ns(value)
     except (GoError, KeyError):
         raise InvalidRequest(

@@ -9,7 +9,7 @@ from model_core.loading import Phase
 from ollama_client import OllamaClient
 from ollama_inventory import RETRY_S
 from ollama_runners import FRESH_S, OllamaRunners
-from tests.download_scenes import MODEL, OTHER, OTHER_TAG, TAG, Answer, asked, until
+from tests.download_scenes import MODEL, OTHER_TAG, TAG, Answer, asked, until
 
 
 class Clock:
@@ -130,7 +130,8 @@ def test_an_unload_is_over_when_the_memory_is_free(client, simulator):
     client.load(OTHER_TAG)
     runners = OllamaRunners(client)
 
-    assert runners.unload([TAG], digests)
+    done = runners.unload([TAG], digests)
+    assert (done.was_loaded, done.is_gone) == (True, True)
     assert [model.name for model in runners.ask()] == [OTHER_TAG]
 
 
@@ -140,10 +141,42 @@ def test_what_still_answers_stays_and_that_is_said(client, simulator):
     answer = client.stream_generate(TAG, "hello")
     next(answer)
 
-    assert not OllamaRunners(client, unload_wait_s=0.2).unload([TAG], digests)
+    done = OllamaRunners(client, unload_wait_s=0.2).unload([TAG], digests)
+    assert (done.was_loaded, done.is_gone) == (True, False)
     answer.close()
 
 
 def test_what_is_not_loaded_has_left_the_memory(runners, client):
-    assert runners.unload([], {digest_of(client, OTHER_TAG)})
-    assert OTHER not in [model.name for model in runners.ask()]
+    client.load(TAG)
+
+    for names in ([], [OTHER_TAG]):
+        done = runners.unload(names, {digest_of(client, OTHER_TAG)})
+        assert (done.was_loaded, done.is_gone) == (False, True)
+    assert [model.name for model in runners.ask()] == [TAG]
+
+
+@pytest.fixture
+def sibling(client) -> str:
+    """A model made from another: a digest of its own, and the same weights."""
+    for _ in client.create("critic:latest", from_model=TAG, system="You judge photos."):
+        pass
+    assert digest_of(client, "critic:latest") != digest_of(client, TAG)
+    return "critic:latest"
+
+
+def test_a_model_made_from_another_is_found_in_the_runner_that_both_share(runners, client, sibling):
+    client.load(sibling)
+
+    done = runners.load(TAG, digest_of(client, TAG), 4096)
+
+    assert (done.was_loaded, done.runner.name, done.runner.context_tokens) == (True, sibling, 4096)
+
+
+def test_a_model_made_from_another_is_unloaded_by_either(runners, client, sibling):
+    client.load(OTHER_TAG)
+    client.load(sibling)
+
+    done = runners.unload([TAG], {digest_of(client, TAG)})
+
+    assert (done.was_loaded, done.is_gone) == (True, True)
+    assert [model.name for model in runners.ask()] == [OTHER_TAG]

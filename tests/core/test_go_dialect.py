@@ -89,7 +89,9 @@ def test_go_reads_what_others_would_refuse(body):
         ("1ms", 1_000_000),
         (-1, FOREVER_NS),
         ("-1m", FOREVER_NS),
-        (1e300, FOREVER_NS),
+        (9_223_372_036, 9_223_372_036 * 10**9),
+        (9_223_372_037, 0),  # seen: the model goes at once
+        (1e300, 0),
         (None, None),
     ],
 )
@@ -105,6 +107,8 @@ def test_keep_alive_is_seconds_or_a_duration_of_gos(value, length_ns):
         ("", 'time: invalid duration ""'),
         ("x", 'time: invalid duration "x"'),
         ("5x", 'time: unknown unit "x" in duration "5x"'),
+        ("9999999999h", 'time: invalid duration "9999999999h"'),
+        ("-9999999999h", 'time: invalid duration "-9999999999h"'),
         (True, "Unsupported type: 'bool'"),
         ([], "Unsupported type: '[]interface {}'"),
         ({}, "Unsupported type: 'map[string]interface {}'"),

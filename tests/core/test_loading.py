@@ -27,12 +27,32 @@ def shown(model, need=None, has_card=None, form="q8"):
     return loading.running(model, "m", ["m", "m:latest"], need, form=form, has_card=has_card)
 
 
-@pytest.mark.parametrize("value", [None, 5, 2.5, -1, "5m", "1h30m", "-1m", "300ms", 1e300])
+@pytest.mark.parametrize("value", [None, 5, 2.5, -1, "5m", "1h30m", "-1m", "300ms", 9_223_372_036])
 def test_a_time_that_ollama_takes_is_handed_on_as_it_is(value):
     assert loading.check_keep_alive(value) == value
 
 
-@pytest.mark.parametrize("value", ["5", "-1", "", "soon", "5 m", "1d", True, False, [5], {}, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "5",
+        "-1",
+        "",
+        "soon",
+        "5 m",
+        "1d",
+        True,
+        False,
+        [5],
+        {},
+        math.nan,
+        math.inf,
+        9_223_372_037,
+        1e300,
+        10**400,
+        "9999999999h",
+    ],
+)
 def test_a_time_that_ollama_would_refuse_is_refused_with_what_it_takes(value):
     with pytest.raises(InvalidRequest) as refused:
         loading.check_keep_alive(value)
