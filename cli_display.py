@@ -340,7 +340,8 @@ class Display:
         self.console.print(_results(found["summary"]))
         for line in filter(None, map(_exception, found["summary"])):
             self._say(f"- {line}")
-        self._measured_differences(found["differences"])
+        for judged in (found["differences"], *found["by_model"].values()):
+            self._measured_differences(judged)
         for warning in found["warnings"]:
             self.note(f"Warning: {warning}")
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from model_core import cards
 from model_core.hardware import Gpu, MachineMemory, Vendor, metal_limit_bytes
@@ -22,7 +22,6 @@ from model_core.records import GIB
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 NVML, SYSFS, AMDGPU, MACOS, REGISTRY = "NVML", "sysfs", "amdgpu (sysfs)", "macOS", "Windows registry"
 BY_BUS = "NVML: memory clock × bus width"
@@ -137,25 +136,25 @@ def _by_nvml(memory: MachineMemory | None, outside: Outside) -> tuple[tuple[Gpu,
 def _nvidia(nvml: Any, index: int, memory: MachineMemory | None) -> Gpu:
     """Return one card; what NVML does not tell of it is None."""
 
-    def told(ask: Callable[..., T], *arguments: Any) -> T | None:
+    def told(what: str, *arguments: Any) -> Any:
         try:
-            return ask(*arguments)
-        except nvml.NVMLError:
+            return getattr(nvml, what)(*arguments)
+        except (nvml.NVMLError, AttributeError):  # an older nvidia-ml-py asks for less
             return None
 
-    handle = told(nvml.nvmlDeviceGetHandleByIndex, index)
+    handle = told("nvmlDeviceGetHandleByIndex", index)
     if handle is None:
         return Gpu(vendor="nvidia", source=NVML)
-    name = told(nvml.nvmlDeviceGetName, handle)
+    name = told("nvmlDeviceGetName", handle)
     if isinstance(name, bytes):  # as older versions of nvidia-ml-py gave it
         name = name.decode(errors="replace")
-    clock_mhz = told(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
-    width_bits = told(nvml.nvmlDeviceGetMemoryBusWidth, handle)
+    clock_mhz = told("nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_MEM)
+    width_bits = told("nvmlDeviceGetMemoryBusWidth", handle)
     bandwidth = _by_name(name)
     if clock_mhz and width_bits:
         bandwidth = _Bandwidth(cards.bandwidth_of_bus(clock_mhz, width_bits), BY_BUS)
     gpu = Gpu(name=name, vendor="nvidia", source=NVML, **bandwidth._asdict())
-    own = told(nvml.nvmlDeviceGetMemoryInfo, handle)
+    own = told("nvmlDeviceGetMemoryInfo", handle)
     if own is not None and own.total:
         return gpu.model_copy(update={"total_bytes": own.total, "free_bytes": own.free})
     if name and _SHARES_THE_RAM.search(name):

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from model_core import benchmark_results
 from model_core.benchmark_records import Benchmark, ModelSummary
 from model_core.errors import InvalidRequest
@@ -31,11 +33,16 @@ _MAY_DIFFER = {
 
 
 class BenchmarkComparison(Record):
-    """What several benchmarks found; a model that two of them measured carries the benchmark's id beside its name."""
+    """What several benchmarks found; a model that two of them measured carries the benchmark's id beside its name.
+
+    differences  by metric, between all models; empty where two benchmarks measured the same one
+    by_model     by metric, between the benchmarks, of each model that several of them measured
+    """
 
     benchmarks: tuple[str, ...]
     summary: tuple[ModelSummary, ...]
     differences: dict[str, Judgement]
+    by_model: dict[str, dict[str, Judgement]] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -60,11 +67,18 @@ def compare(jobs: Sequence[Benchmark]) -> BenchmarkComparison:
                 "Ask the same again, of the models that are to be compared.",
             )
     measured = Counter(model.name for job in jobs for model in job.models)
+    again = {name: {_name_in(job, name) for job in jobs} for name, times in measured.items() if times > 1}
     together = jobs[0].model_copy(update=_together([_renamed(job, measured) for job in jobs]))
     return BenchmarkComparison(
         benchmarks=tuple(job.id for job in jobs),
         summary=benchmark_results.summaries(together),
-        differences=benchmark_results.differences(together),
+        differences={} if again else benchmark_results.differences(together, side_by_side=False),
+        by_model={
+            name: benchmark_results.differences(
+                together, [model.name for model in together.models if model.name in of_it], side_by_side=False
+            )
+            for name, of_it in again.items()
+        },
         warnings=tuple(_warnings(jobs)),
     )
 
@@ -79,9 +93,13 @@ def _together(jobs: Sequence[Benchmark]) -> dict[str, Any]:
     }
 
 
+def _name_in(job: Benchmark, model: str) -> str:
+    return f"{model} ({job.id})"
+
+
 def _renamed(job: Benchmark, measured: Mapping[str, int]) -> Benchmark:
     """Return a benchmark whose models have names of their own among all that are compared."""
-    names = {model.name: f"{model.name} ({job.id})" for model in job.models if measured[model.name] > 1}
+    names = {model.name: _name_in(job, model.name) for model in job.models if measured[model.name] > 1}
     return job.model_copy(
         update={
             "models": tuple(

@@ -62,23 +62,33 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def differences(job: Benchmark) -> dict[str, Judgement]:
+def differences(
+    job: Benchmark, names: Sequence[str] | None = None, *, side_by_side: bool = True
+) -> dict[str, Judgement]:
     """Return by metric whether one model is ahead of all others; empty for one model alone.
+
+    names         of these models only; None: of all
+    side_by_side  the rounds are those of one benchmark, in which the models took turns
 
     success_rate is among them where an answer has failed.
     """
-    if len(job.models) < 2:
+    names = [model.name for model in job.models] if names is None else names
+    if len(names) < 2:
         return {}
-    names = [model.name for model in job.models]
-    found = {
-        metric: judge_rounds({name: _rounds(job, name, metric) for name in names}, higher_is_better=more_is_better)
-        for metric, more_is_better in OF_ANSWERS.items()
-    }
+    found = {metric: _judged(job, names, metric, side_by_side=side_by_side) for metric in OF_ANSWERS}
     # Loads do not stand side by side: who spoke last in a round is still there in the next.
     found["load_seconds"] = judge({name: Counter(_load_seconds(job, name)) for name in names}, higher_is_better=False)
-    if any(result.error for result in job.results):
+    if any(result.error for name in names for result in _results(job, name)):
         found["success_rate"] = judge_rates({name: _successes(_results(job, name)) for name in names}, "answers")
     return found
+
+
+def _judged(job: Benchmark, names: Sequence[str], metric: str, *, side_by_side: bool) -> Judgement:
+    rounds = {name: _rounds(job, name, metric) for name in names}
+    if side_by_side:
+        return judge_rounds(rounds, higher_is_better=OF_ANSWERS[metric])
+    middles = {name: Counter(statistics.median(one.values()) for one in rounds[name].values()) for name in names}
+    return judge(middles, higher_is_better=OF_ANSWERS[metric])
 
 
 def _results(job: Benchmark, model: str) -> list[Result]:

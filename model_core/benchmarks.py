@@ -53,7 +53,6 @@ MOST_MODELS = 8
 MOST_PROMPTS, LONGEST_PROMPT = 20, 8000
 MOST_PHOTOS, LARGEST_PHOTO_BYTES = 10, 10 * 2**20
 MOST_RUNS = 20
-RUNS_OF_ONE = 3  # where nothing is compared
 MOST_ANSWERS = 600
 ANSWER_TOKENS = (16, 2048)
 LONGEST_KEPT_ANSWER = 1000
@@ -141,7 +140,8 @@ def check(
 
 
 def _runs_that_tell(models: int) -> int:
-    return RUNS_OF_ONE if models == 1 else judgement.least_of_rounds(models - 1)
+    # Of one model, as many as it takes to compare it with another benchmark of it.
+    return judgement.LEAST if models == 1 else judgement.least_of_rounds(models - 1)
 
 
 def _checked_prompts(prompts: Any) -> tuple[str, ...]:
@@ -262,9 +262,9 @@ def sent(prompt: str, mark: str, own_system: str | None, *, with_photo: bool) ->
     stands before the prompt, and the model's own words before both, so the mark goes before these.
 
     >>> sent("Rate this.", "4f2a", None, with_photo=False)
-    ('Request 4f2a.\\nRate this.', None)
+    ('4f2a: a request.\\nRate this.', None)
     """
-    head = f"Request {mark}."
+    head = f"{mark}: a request."
     system = f"{head}\n{own_system}" if own_system else head if with_photo else None
     return f"{head}\n{prompt}", system
 

@@ -15,7 +15,7 @@ from model_core.candidates import UNRELIABLE_BELOW
 from model_core.explanation import format_download
 from model_core.fit import Verdict
 from model_core.hardware import Gpu, Hardware
-from model_core.loading import Running
+from model_core.loading import SLOW, Running
 from model_core.memory import format_memory, label
 from model_core.recommender import Recommended
 from model_core.records import DownloadJob, Record, StoredModel
@@ -259,8 +259,8 @@ def _loaded(facts: Facts) -> Iterator[Finding]:
     for model in facts.running:
         values = {"model": model.name, "gpu_share": model.gpu_share, "context_tokens": model.context_tokens}
         if model.warnings:
-            happened, _, remedy = model.warnings[0].text.partition(" Load it with ")
-            yield _to_do("Loaded", happened, f"Load it with {remedy}", **values)
+            happened, slow, remedy = model.warnings[0].text.partition(SLOW)
+            yield _to_do("Loaded", f"{happened}{slow}", remedy.strip(), **values)
         else:
             yield _well("Loaded", f"{model.name} {_where(model)}.", **values)
         usual = facts.contexts.get(model.name)

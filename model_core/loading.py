@@ -24,6 +24,10 @@ _WHOLE_SHARE = 1.0
 _SMALLEST_CONTEXT_TOKENS = 4
 
 
+# What has happened ends with it, and what to do begins behind it.
+SLOW = "which is slow."
+
+
 class Phase(StrEnum):
     """What is waited for while a model is loaded."""
 
@@ -136,12 +140,14 @@ def running(
     *,
     form: str | None = None,
     has_card: bool | None = None,
+    fitting_context: int | None = None,
 ) -> Running:
     """Return a loaded model as it is shown.
 
-    need      what we say it needs with its context; where Ollama's count can be believed, that count stands in it
-    form      its quantization; None: not known
-    has_card  whether there is one that it could lie on; None: not known
+    need             what we say it needs with its context; Ollama's count stands in it where that can be believed
+    form             its quantization; None: not known
+    has_card         whether there is one that it could lie on; None: not known
+    fitting_context  for what spills: the longest with which all of it would lie in what it has of the card; None: none
     """
     stays, share = _stays(model.expires_at), model.gpu_share
     measured = need.total if need and need.basis == "measured" else None
@@ -159,7 +165,7 @@ def running(
         estimate_bytes=estimate,
         measured_bytes=measured,
         error_percent=error_percent(estimate, measured) if estimate and measured else None,
-        warnings=tuple(_spilled(model, name, form, has_card)),
+        warnings=tuple(_spilled(model, name, form, has_card, fitting_context)),
     )
 
 
@@ -168,7 +174,9 @@ def _stays(expires_at: str | None) -> bool:
     return moment is not None and int(moment[:4]) >= _FOREVER_FROM_YEAR
 
 
-def _spilled(model: RunningModel, name: str, form: str | None, has_card: bool | None) -> list[Reason]:
+def _spilled(
+    model: RunningModel, name: str, form: str | None, has_card: bool | None, fitting_context: int | None
+) -> list[Reason]:
     """Return that a model lies partly or wholly in RAM, and what to do; nothing where it lies on the card."""
     share = model.gpu_share
     if share is None or share >= _WHOLE_SHARE or model.size_bytes is None or (not share and has_card is False):
@@ -176,16 +184,20 @@ def _spilled(model: RunningModel, name: str, form: str | None, has_card: bool | 
     in_ram = model.size_bytes - (model.size_vram_bytes or 0)
     where = f"{share:.0%} of {name} lies on the graphics card" if share else f"Nothing of {name} lies on the card"
     smaller = "a smaller model" if (bits_of(form) or 0) <= 4 else "its 4-bit form or a smaller model"
+    take = f"Take {smaller}"
+    if fitting_context:
+        now = f"{model.context_tokens or 0:,}"
+        take = f"Load it with a smaller context ({fitting_context:,} tokens instead of {now}), take {smaller}"
     text = (
-        f"{where}, {format_memory(in_ram)} in RAM, which is slow. Load it with a smaller context "
-        f"(now {model.context_tokens or 0:,} tokens), take {smaller}, or close other programs that use the card and "
-        "load it again."
+        f"{where}, {format_memory(in_ram)} in RAM, {SLOW} {take}, or close other programs that use the card and load "
+        "it again."
     )
     values = {
         "model": name,
         "gpu_share": round(share, 4),
         "in_ram_bytes": in_ram,
         "context_tokens": model.context_tokens,
+        "fitting_context_tokens": fitting_context,
     }
     return [Reason(code="partly_in_ram" if share else "in_ram", text=text, values=values)]
 
@@ -207,7 +219,7 @@ def loaded(
     """
     warnings = list(now.warnings) if now else [_not_listed(model)]
     got = got_tokens or context_tokens
-    if got < context_tokens:
+    if is_new_context and got < context_tokens:
         warnings.append(_shorter(model, got, context_tokens))
     how = "was loaded already" if was_loaded else f"is loaded, after {seconds:.1f} s"
     message = f"{model} {how}."

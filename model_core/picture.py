@@ -17,10 +17,10 @@ from model_core.errors import (
     ModelNotInstalled,
     ModelNotPublished,
 )
-from model_core.fit import Verdict, check_fit
+from model_core.fit import Verdict, check_fit, largest_context
 from model_core.installed import NOTHING, Holding, Inventory, Meant, Shown
 from model_core.loading import Running
-from model_core.memory import DEFAULT_CONTEXT_TOKENS, MemoryProfile, memory_need
+from model_core.memory import DEFAULT_CONTEXT_TOKENS, OVERHEAD_BYTES, MemoryProfile, memory_need
 from model_core.profiles import Profiles
 from model_core.records import (
     CatalogEntry,
@@ -282,7 +282,15 @@ class Picture:
             return loading.running(runner, runner.name, [runner.name], None, has_card=has_card)
         name, form, profile = self.profile(alike[0], None)
         need = memory_need(profile, runner.context_tokens) if runner.context_tokens else None
-        return loading.running(runner, name, dict.fromkeys((name, *alike)), need, form=form, has_card=has_card)
+        return loading.running(
+            runner,
+            name,
+            dict.fromkeys((name, *alike)),
+            need,
+            form=form,
+            has_card=has_card,
+            fitting_context=_fitting_context(runner, profile),
+        )
 
     def digests(self, meant: Meant) -> set[str]:
         """Return the digests of everything installed that is meant: of an entry without a form, of all its names."""
@@ -313,3 +321,11 @@ class Picture:
     def ids_to_make(self) -> Iterable[CatalogEntry]:
         """Return the entries that are there while nothing stands under their id: somebody pulled a tag by hand."""
         return [self.entries[name] for name, held in self.shown.entries.items() if held.installed and not held.under_id]
+
+
+def _fitting_context(runner: RunningModel, profile: MemoryProfile) -> int | None:
+    """Return the longest context, shorter than now, with which a model would lie in what it has of the card."""
+    if not runner.size_vram_bytes or not runner.context_tokens:
+        return None
+    room = runner.size_vram_bytes + OVERHEAD_BYTES
+    return largest_context(profile, room, at_most=runner.context_tokens - 1, at_least_verdict=Verdict.TIGHT)

@@ -60,7 +60,8 @@ class Speed(Record):
 
 def measured(tokens_per_second: float, basis: Literal["history", "benchmark"], sample: int) -> Speed:
     """Return what was seen here, in so many answers."""
-    of = f"{sample:,} uses on record here" if basis == "history" else f"{sample:,} answers in a benchmark here"
+    what = ("use", "on record here") if basis == "history" else ("answer", "in a benchmark here")
+    of = f"{sample:,} {what[0]}{'' if sample == 1 else 's'} {what[1]}"
     return Speed(tokens_per_second=round(tokens_per_second, 2), basis=basis, source=of)
 
 

@@ -337,7 +337,7 @@ def test_whoever_watches_is_told_of_benchmarks_too_without_the_single_answers(ma
     last = told[-1].data["benchmark"]
     assert {event.type for event in told} == {"benchmark"}
     assert last["id"] == job.id
-    assert last["summary"][0]["runs"] == 3
+    assert last["summary"][0]["runs"] == 5
     assert "results" not in last
 
 
@@ -659,7 +659,7 @@ def test_it_is_cancelled_soon_wherever_it_stands(managers, simulator, where, els
     cancelled = soon(lambda: (managers() if elsewhere else owner).cancel_benchmark(job.id))
 
     assert cancelled.state is S.CANCELLED
-    assert "0 of 3 answers" in cancelled.message
+    assert "0 of 5 answers" in cancelled.message
     until(lambda: not leftovers(), "the end of what was asked of Ollama", 2.0)
 
 

@@ -774,10 +774,10 @@ def test_a_model_that_spills_is_warned_of_with_what_to_do(here, simulator):
     doctor = here.run("doctor")
 
     assert re.search(
-        r"Warning: \d+% of llama3.1:8b-instruct lies on the graphics card.*take a smaller model", done.stderr
+        r"Warning: \d+% of llama3.1:8b-instruct lies on the graphics card.*Take a smaller model", done.stderr
     )
     assert doctor.exit_code == REFUSED
-    assert re.search(r"^DO   Loaded: \d+% of .*\n     Load it with a smaller context", doctor.stdout, re.MULTILINE)
+    assert re.search(r"^DO   Loaded: \d+% of .*which is slow\.\n     Take a smaller model", doctor.stdout, re.MULTILINE)
 
 
 def test_nothing_loaded_is_an_answer(untouched):

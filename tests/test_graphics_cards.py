@@ -250,6 +250,17 @@ def test_a_library_that_breaks_is_a_silent_one(linux, pci):
     assert find_cards(RAM, linux(nvml)).source.endswith("its driver does not answer (access violation)")
 
 
+def test_an_older_library_that_asks_for_less_still_tells_what_it_can(linux):
+    class Older(Nvml):
+        @property
+        def nvmlDeviceGetMemoryBusWidth(self):
+            raise AttributeError("module 'pynvml' has no attribute 'nvmlDeviceGetMemoryBusWidth'")
+
+    gpu = only(find_cards(RAM, linux(Older(RTX_3070))))
+
+    assert gpu.total_bytes == RTX_3070["memory"][0]
+
+
 def test_a_memory_of_nothing_is_an_unknown_one(linux):
     gpu = only(find_cards(RAM, linux(Nvml({**RTX_3070, "memory": (0, 0)}))))
 

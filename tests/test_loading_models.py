@@ -250,6 +250,18 @@ def test_a_model_that_spills_is_named_with_its_share_and_its_estimate_stays(mana
     assert manager.check_fit(EIGHT_B, 8).check.basis == "catalogue"
 
 
+def test_the_smaller_context_that_is_named_brings_the_model_onto_the_card(manager, simulator):
+    simulator.install(EIGHT_B_TAG)
+    simulator.pace.vram_bytes = 6 * GIB
+    spilled = manager.load_model(EIGHT_B, context_tokens=32_768)
+    fitting = spilled.warnings[0].values["fitting_context_tokens"]
+
+    done = manager.load_model(EIGHT_B, context_tokens=fitting)
+
+    assert spilled.gpu_share < 1 and f"({fitting:,} tokens instead of 32,768)" in spilled.warnings[0].text
+    assert (done.gpu_share, done.warnings) == (1.0, ())
+
+
 def test_a_switch_that_loads_tells_of_the_load(manager, simulator):
     simulator.install(EIGHT_B_TAG)
     simulator.pace.vram_bytes = 4 * GIB

@@ -6,12 +6,13 @@ import pytest
 
 from model_core.benchmark_comparison import check_ids, compare
 from model_core.benchmark_records import Benchmark, BenchmarkModel, Load, Photo, Result
+from model_core.benchmarks import check
 from model_core.errors import InvalidRequest
 
 
-def a_benchmark(job_id, rates, **known):
-    """A benchmark of some models with a rate each, on two prompts in eight rounds."""
-    asked = [(round, prompt) for round in range(1, 9) for prompt in (0, 1)]
+def a_benchmark(job_id, rates, rounds=8, **known):
+    """A benchmark of some models with a rate each, on two prompts."""
+    asked = [(round, prompt) for round in range(1, rounds + 1) for prompt in (0, 1)]
     return Benchmark(
         id=job_id,
         models=tuple(BenchmarkModel(name=name, ollama_name=name, digest=name * 4) for name in rates),
@@ -42,8 +43,25 @@ def test_a_model_that_both_measured_is_told_by_the_benchmark():
     found = compare([a_benchmark("b1", {"a": 40.0}), a_benchmark("b2", {"a": 20.0, "b": 20.0})])
 
     assert [row.model for row in found.summary] == ["a (b1)", "a (b2)", "b"]
-    assert found.differences["tokens_per_second"].winner == "a (b1)"
+    assert found.differences == {}
+    assert list(found.by_model) == ["a"]
+    assert found.by_model["a"]["tokens_per_second"].winner == "a (b1)"
+    assert found.by_model["a"]["tokens_per_second"].sizes == {"a (b1)": 8, "a (b2)": 8}
     assert [row.load_seconds.count for row in found.summary] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("models", [["a"], ["a", "b"]])
+def test_two_benchmarks_as_they_are_asked_for_by_default_can_be_told_apart(models):
+    runs = check(models, None, (), None, 128, 4096, 42).runs
+    fast, slow = (
+        a_benchmark(job_id, {name: rate + number for number, name in enumerate(models)}, rounds=runs)
+        for job_id, rate in (("b1", 90.0), ("b2", 20.0))
+    )
+
+    found = compare([fast, slow])
+
+    for name in models:
+        assert found.by_model[name]["tokens_per_second"].winner == f"{name} (b1)"
 
 
 @pytest.mark.parametrize(

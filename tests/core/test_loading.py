@@ -23,8 +23,8 @@ def runner(size=6 * GIB, vram=6 * GIB, context=4096, expires_at="2026-11-23T16:5
     )
 
 
-def shown(model, need=None, has_card=None, form="q8"):
-    return loading.running(model, "m", ["m", "m:latest"], need, form=form, has_card=has_card)
+def shown(model, need=None, has_card=None, form="q8", **known):
+    return loading.running(model, "m", ["m", "m:latest"], need, form=form, has_card=has_card, **known)
 
 
 @pytest.mark.parametrize("value", [None, 5, 2.5, -1, "5m", "1h30m", "-1m", "300ms", 9_223_372_036])
@@ -75,13 +75,31 @@ def test_a_model_on_the_card_has_nothing_to_be_warned_of():
 
 
 def test_a_model_partly_in_ram_is_named_with_its_share_and_what_to_do():
-    (warning,) = shown(runner(vram=3 * GIB)).warnings
+    (warning,) = shown(runner(vram=3 * GIB), fitting_context=2048).warnings
 
     assert warning.code == "partly_in_ram"
     assert warning.text.startswith("50% of m lies on the graphics card, 3 GiB in RAM, which is slow.")
-    for way in ("smaller context (now 4,096 tokens)", "4-bit form", "smaller model", "close other programs"):
+    for way in (
+        "smaller context (2,048 tokens instead of 4,096)",
+        "4-bit form",
+        "smaller model",
+        "close other programs",
+    ):
         assert way in warning.text
-    assert warning.values == {"model": "m", "gpu_share": 0.5, "in_ram_bytes": 3 * GIB, "context_tokens": 4096}
+    assert warning.values == {
+        "model": "m",
+        "gpu_share": 0.5,
+        "in_ram_bytes": 3 * GIB,
+        "context_tokens": 4096,
+        "fitting_context_tokens": 2048,
+    }
+
+
+def test_nobody_is_sent_to_a_smaller_context_where_none_would_help():
+    (warning,) = shown(runner(vram=3 * GIB)).warnings
+
+    assert "context" not in warning.text
+    assert "which is slow. Take its 4-bit form or a smaller model, or close" in warning.text
 
 
 @pytest.mark.parametrize(("form", "is_named"), [("q8", True), ("F16", True), ("q4", False), ("Q3_K_S", False)])
@@ -148,9 +166,12 @@ def test_a_load_of_which_ollama_then_says_nothing_is_not_called_well():
 
 
 def test_the_context_told_is_the_one_that_ollama_gave_and_that_it_is_less_is_said():
-    told = loading.loaded("m", 1.0, False, 1_000_000, shown(runner(context=2048)), got_tokens=2048)
+    got = {"now": shown(runner(context=2048)), "got_tokens": 2048}
+    told = loading.loaded("m", 1.0, False, 1_000_000, **got, is_new_context=True)
 
     assert told.context_tokens == 2048
+    # Nobody asked for the 4,096 that are usual.
+    assert loading.loaded("m", 1.0, False, 4096, **got).warnings == ()
     assert (
         told.warnings[0].text == "m reads at most 2,048 tokens at once, fewer than the 1,000,000 that were asked for."
     )
