@@ -190,6 +190,8 @@ class WhatIf(Purpose):
             raise InvalidRequest(
                 "criteria.available_bytes", "stands beside available_vram_gb", "Say how much there is in one of them."
             )
+        if self.available_bytes < 0:
+            raise InvalidRequest("criteria.available_bytes", "must be 0 or more")
         return self.available_bytes / GIB
 
     @property

@@ -350,7 +350,7 @@ class Display:
         told = {name: one for name, one in judged.items() if name != "load_seconds" or one["winner"]}
         self._differences(told)
         if any(judgement["word"] == "too_few" for judgement in told.values()):
-            self._say("More --runs would tell.")
+            self._say("A benchmark with more --runs would tell.")
 
     def _answers(self, job: Json) -> None:
         for number, prompt in enumerate(job["prompts"]):
@@ -558,7 +558,9 @@ class Display:
         if disk:
             self._say(f"Disk for models: {_bytes(disk['free_bytes'])} free at {disk['path']}.")
         found = answer["available"]
-        self._say(f"Advice counts on {format_memory(found['available_bytes'])}: {_COUNTED[found['source']]}.")
+        is_capped = found["source"] == "processor" and found["available_bytes"] == found["machine"]["cap_bytes"]
+        why = _COUNTED["capped" if is_capped else found["source"]]
+        self._say(f"Advice counts on {format_memory(found['available_bytes'])}: {why}.")
 
     def doctor(self, answer: Json) -> None:
         """Show what is well, and what to do where it is not."""
@@ -949,5 +951,6 @@ _COUNTED = {
     "probe": "what is free, and what the loaded models would make free",
     "setting": "MODEL_MANAGER_VRAM_GB allows no more",
     "processor": "half of the RAM that is free, as there is no card",
+    "capped": "of RAM, as there is no card; MODEL_MANAGER_VRAM_GB allows no more",
     "assumed": "a guess, as the card is not known",
 }

@@ -179,7 +179,8 @@ def _experience(stored: StoredModel, digest: str | None, observed: Observed, tak
     """
     here, elsewhere = list[Usage](), list[Usage]()
     for installation, by_digest in stored.history.items():
-        parts = here if observed.installation in (None, installation) else elsewhere
+        is_own = observed.installation is None or stem_of(installation) == stem_of(observed.installation)
+        parts = here if is_own else elsewhere
         parts += [
             found
             for recorded, found in by_digest.items()
@@ -201,6 +202,11 @@ def _experience(stored: StoredModel, digest: str | None, observed: Observed, tak
         experience["mean_seconds"] = usage.mean_s(sums)
         experience["seen_speed"] = measured(rate, "history", sample) if rate else None
     return experience
+
+
+def stem_of(installation: str) -> str:
+    """Return what stays of an installation's id when it goes on to count under a new one (exchange.py)."""
+    return installation.partition(".")[0]
 
 
 def _purpose_by_size(parameters: int | None) -> ModelPurpose:

@@ -181,7 +181,8 @@ def speeds(jobs: Iterable[Benchmark], *, gpu: str | None, simulated: bool) -> di
             continue
         digests = {model.name: model.digest for model in job.models}
         for one in job.summary:
-            if rate := one.tokens_per_second:
+            is_spilled = one.gpu_share is not None and 0 < one.gpu_share < 1  # told of what lies on the card as a whole
+            if (rate := one.tokens_per_second) and not is_spilled:
                 found[digests[one.model]] = measured(rate.median, "benchmark", rate.count)
     return found
 
@@ -260,10 +261,7 @@ def as_csv(job: Benchmark) -> str:
     load_seconds  of the load before this model's turn in that round; of the answer itself where it was loaded again
     """
     models = {model.name: model for model in job.models}
-    rows = [
-        _row(job, models[result.model], _NO_LOAD if result.load is None else job.loads[result.load], result)
-        for result in job.results
-    ]
+    rows = [_row(job, models[result.model], _load_before(job, result), result) for result in job.results]
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(_COLUMNS)
@@ -277,6 +275,14 @@ _COLUMNS = (
     "reloaded", "load_seconds", "size_bytes", "gpu_share", "error",
 )  # fmt: skip
 _NO_LOAD = Load(model="", round=0)
+
+
+def _load_before(job: Benchmark, result: Result) -> Load:
+    if result.load is not None:
+        return job.loads[result.load]
+    # A benchmark of before results knew theirs, or one that was not loaded.
+    of_round = [load for load in job.loads if (load.model, load.round) == (result.model, result.round)]
+    return of_round[0] if of_round else _NO_LOAD
 
 
 def _row(job: Benchmark, model: BenchmarkModel, load: Load, result: Result) -> dict[str, Any]:

@@ -41,17 +41,18 @@ def budget(
 
     running             what Ollama has loaded now
     asked_bytes         what the caller says is there; 0 means none
-    asked_on_processor  that figure is of RAM, on a machine without a card
+    asked_on_processor  it is about a machine without a card, and that figure is of RAM
     cap_bytes           what the setting allows
     """
     gpus, held = hardware.gpus or (), held_on_card_bytes(running)
     cards = [(gpu, _held(gpu, gpus, held)) for gpu in gpus]
     gpu, held_bytes = max(cards, key=lambda card: _room(*card), default=(None, 0))
     machine = _machine(hardware, gpu, held_bytes, cap_bytes)
-    if asked_bytes is not None and asked_on_processor:
-        ram = {field: getattr(machine, field) for field in ("ram_total_bytes", "ram_free_bytes")}
+    if asked_on_processor:
+        ram = {field: getattr(machine, field) for field in ("ram_total_bytes", "ram_free_bytes", "cap_bytes")}
         without = Machine(**ram, is_here=hardware.gpus == (), card=NO_CARD)
-        return Budget(available_bytes=asked_bytes, source="processor", machine=without)
+        available = _in_ram(without) if asked_bytes is None else asked_bytes
+        return Budget(available_bytes=available, source="processor", machine=without)
     if asked_bytes is not None:
         return Budget(available_bytes=asked_bytes, source="caller", machine=_for(machine, asked_bytes))
     if hardware.gpus == ():
@@ -132,4 +133,5 @@ def _for(machine: Machine, asked_bytes: int) -> Machine:
     total = 0 if machine.gpu_count == 0 else machine.total_bytes
     if total is None or asked_bytes <= total:
         return machine
-    return machine.model_copy(update={"is_here": False, "card": None, "gpu": None, "total_bytes": None})
+    other = {"is_here": False, "card": None, "gpu": None, "total_bytes": None, "usable_bytes": None, "unified": False}
+    return machine.model_copy(update=other)

@@ -231,6 +231,8 @@ def _how_to_free(wish: Criteria, need: MemoryNeed, missing_bytes: int) -> str:
     more, free = format_memory(missing_bytes), wish.machine.free_bytes
     if wish.cap_bytes is not None and need.total > wish.cap_bytes:
         raise_it = f"MODEL_MANAGER_VRAM_GB allows {format_memory(wish.cap_bytes)}: raise it to {_gib_above(need.total)}"
+        if wish.total_bytes is None:
+            raise_it += " where there is as much"
         if wish.on_processor:
             is_free = wish.machine.ram_free_bytes is None or need.total <= wish.machine.ram_free_bytes // 2
         else:
@@ -265,7 +267,8 @@ def _message(name: str, found: Verdict, need: MemoryNeed, wish: Criteria, shorte
     if found is Verdict.SPILLS:
         end = f"The missing {format_memory(-margin_bytes)} would lie in RAM, which is slow."
     else:
-        end = f"{format_memory(-margin_bytes)} are missing, more than the free RAM could take over."
+        beside = ", more than the free RAM could take over" if wish.ram_free_bytes else ""
+        end = f"{format_memory(-margin_bytes)} are missing{beside}."
     hint = f" It would fit with a context of {shorter:,} tokens." if shorter else ""
     return f"{start}. {end}{hint}"
 

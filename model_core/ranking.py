@@ -99,7 +99,7 @@ def speeds(
     if not found.runs_on_card or not criteria.machine.is_here:
         return None, estimated
     of_uses, of_answers = (
-        seen if seen is not None and is_of_this_machine(seen, estimated) else None
+        seen if seen is not None and is_of_this_machine(seen, estimated, criteria.machine.card) else None
         for seen in (candidate.seen_speed, candidate.benchmark_speed)
     )
     return of_uses, of_answers or estimated
@@ -147,7 +147,7 @@ def bar_of(candidate: Candidate, criteria: Criteria) -> Bar | None:
         # They are slower at text than their equals without eyes.
         return Bar("for_photos", "It is for looking at photos; ask for that (needs: vision) to have it considered.")
     if not candidate.sees and candidate.purpose is ModelPurpose.SPECIALIZED:
-        return Bar("specialized", "Nobody said what it is for; it is considered once it has worked here five times.")
+        return Bar("specialized", "Nobody said what it is for; it is considered once it has worked five times.")
     if criteria.installed_only and not candidate.installed:
         return Bar("not_installed", "It is not installed, and only installed ones were asked for.")
     return None

@@ -29,8 +29,9 @@ LOW, HIGH = 0.8, 1.4
 PROCESSOR_BYTES_PER_S = 26e9
 PROCESSOR_LOW, PROCESSOR_HIGH = 0.5, 2.0
 
-# What is so much faster than the most that was estimated was measured on another machine, or with another card.
-TOO_FAST = 2.0
+# What is so much faster than the most that was estimated was measured on another machine, or with another card. Of
+# processors less is known: those of servers are three times as fast as what is estimated at most.
+TOO_FAST, TOO_FAST_FOR_A_PROCESSOR = 2.0, 4.0
 
 # What lies in the cache when AutoDev's prompt (some 500 tokens) is half answered (some 200).
 TOKENS_IN_CACHE = 600
@@ -85,9 +86,12 @@ def estimate(profile: MemoryProfile, need: MemoryNeed, available_bytes: int, car
     return _range(mixed(on_card, on_processor, share), PROCESSOR_LOW, PROCESSOR_HIGH, source)
 
 
-def is_of_this_machine(seen: Speed, estimated: Speed | None) -> bool:
+def is_of_this_machine(seen: Speed, estimated: Speed | None, card: Card | None) -> bool:
     """Say whether a speed can have been measured on a machine like this: a card is changed, a history stays."""
-    return estimated is None or estimated.high is None or seen.tokens_per_second <= TOO_FAST * estimated.high
+    if estimated is None or estimated.high is None or card is None:
+        return True
+    too_fast = TOO_FAST_FOR_A_PROCESSOR if card.bandwidth_bytes_per_s is None else TOO_FAST
+    return seen.tokens_per_second <= too_fast * estimated.high
 
 
 def bytes_per_token(profile: MemoryProfile) -> float:

@@ -447,7 +447,7 @@ def test_what_is_to_be_said_of_several_metrics_is_said_once():
 
     # More runs do not load a model more often.
     assert "First word soonest; Soonest done: Too few." in lines
-    assert "More --runs would tell." in lines
+    assert "A benchmark with more --runs would tell." in lines
 
 
 def test_an_interrupted_benchmark_says_how_to_go_on():

@@ -395,3 +395,14 @@ def test_no_speed_is_promised_of_what_cannot_answer_or_cannot_run(managers, simu
     assert manager.check_fit("all-minilm").speed is None
     assert manager.check_fit("mixtral:8x7b-instruct").speed is None
     assert manager.check_fit(MODEL).speed.basis == "estimate"
+
+
+def test_an_unload_takes_every_form_of_an_entry_out(manager, simulator):
+    for tag in (TAG, f"{MODEL}-q8_0"):
+        simulator.install(tag)
+        manager.client.load(tag)
+
+    done = manager.unload_model(MODEL)
+
+    assert (done.was_loaded, done.is_gone) == (True, True)
+    assert manager.running() == []

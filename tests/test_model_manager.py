@@ -1400,3 +1400,16 @@ def test_a_use_belongs_to_the_weights_that_were_last_seen_to_answer(manager, sim
 
     (by_digest,) = manager.store.read().models[MODEL].history.values()
     assert {digest == q8: part.count for digest, part in by_digest.items()} == {False: 2}
+
+
+def test_what_this_process_saw_before_another_one_wrote_is_not_written_over_it(managers, simulator):
+    simulator.install(f"{MODEL}-q4_K_M")
+    simulator.install(f"{MODEL}-q8_0")
+    one, two = managers(), managers()
+    one.select_model(MODEL, "q4")
+    two.select_model(MODEL, "q8")  # the last look of the first one is older now
+    one.record_usage(MODEL, 1.0)
+
+    q8 = next(model.digest for model in one.client.tags() if model.name == MODEL)
+    (by_digest,) = one.store.read().models[MODEL].history.values()
+    assert list(by_digest) == [q8]

@@ -95,6 +95,12 @@ def test_the_speed_that_counts_is_the_last_one_on_this_card_by_digest():
     assert found["aaaa"].source == "2 answers in a benchmark here"
 
 
+def test_what_spilled_when_it_was_measured_tells_nothing_of_what_lies_on_the_card():
+    spilled = (Load(model="a", round=1, seconds=5.0, size_bytes=4 * GIB, gpu_share=0.5),)
+
+    assert speeds([a_measured(9.0, loads=spilled)], gpu=None, simulated=False) == {}
+
+
 def test_figures_of_the_demonstration_count_for_nothing_but_the_demonstration():
     jobs = [a_measured(30.0, simulated=True)]
 
@@ -396,6 +402,12 @@ def test_a_load_within_an_answer_stands_in_its_row():
     )
 
     assert table_of(job)[0]["load_seconds"] == "7"
+
+
+def test_a_benchmark_of_before_answers_knew_their_load_has_that_of_the_round():
+    job = a_benchmark(results=(a_result(), a_result(round=2)), loads=(Load(model="a", round=1, seconds=0.3),))
+
+    assert [row["load_seconds"] for row in table_of(job)] == ["0.3", ""]
 
 
 def test_where_a_round_was_taken_up_again_each_answer_stands_beside_its_own_load():

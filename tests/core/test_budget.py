@@ -67,9 +67,11 @@ def test_what_ollama_has_loaded_is_counted_on_the_card_that_alone_can_hold_it():
     unclear = budget(machine(gpu(8, 1.5), gpu(12, 5)), [loaded(6)])
     clear = budget(machine(gpu(8, 1.5), gpu(12, 11)), [loaded(6)])
     more = budget(machine(gpu(24, 2), gpu(12, 11)), [loaded(20)])
+    unknown = budget(machine(gpu(8, 2), gpu(None, None)), [loaded(4)])
 
     assert (unclear.available_bytes, unclear.machine.held_bytes) == (5 * GIB, 0)
     assert (clear.available_bytes, clear.machine.total_bytes, clear.machine.held_bytes) == (11 * GIB, 12 * GIB, 0)
+    assert (unknown.available_bytes, unknown.machine.held_bytes) == (2 * GIB, 0)
     assert (more.machine.total_bytes, more.available_bytes) == (24 * GIB, 22 * GIB + OVERHEAD_BYTES)
 
 
@@ -127,6 +129,15 @@ def test_who_asks_about_a_machine_without_a_card_is_not_answered_about_the_card_
 
     assert (found.available_bytes, found.source, found.machine.gpu) == (12 * GIB, "processor", None)
     assert found.machine.card.bandwidth_bytes_per_s is None
+    assert budget(machine(gpu(), ram_free=20), asked_on_processor=True).available_bytes == 10 * GIB
+
+
+def test_a_card_that_is_not_here_has_none_of_what_the_one_here_shares():
+    mac = machine(gpu(total=16, free=8, usable_bytes=12 * GIB, unified=True))
+
+    other = budget(mac, asked_bytes=24 * GIB).machine
+
+    assert (other.unified, other.usable_bytes, other.is_here) == (False, None, False)
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,14 @@ def test_where_nothing_else_has_any_of_it_nobody_is_told_to_close_programs():
 
 
 def test_what_does_not_fit_a_chip_that_shares_the_ram_cannot_lie_in_that_ram_instead():
-    check = check_fit(
-        a_wish(6 * GIB, unified=True, ram_free_bytes=6 * GIB), "m", None, MemoryProfile(file_bytes=7 * GIB)
+    profile = MemoryProfile(file_bytes=1, measured={4096: 7 * GIB})
+    shared, own = (
+        check_fit(a_wish(6 * GIB, unified=unified, ram_free_bytes=6 * GIB), "m", None, profile)
+        for unified in (True, False)
     )
 
-    assert check.verdict is Verdict.TOO_LARGE
+    assert (shared.verdict, own.verdict) == (Verdict.TOO_LARGE, Verdict.SPILLS)
+    assert "1.45 GiB are missing." in shared.message
 
 
 def test_the_check_gives_a_guess_as_a_range_and_a_measurement_as_one():
@@ -253,7 +256,23 @@ def test_each_way_is_a_sentence_with_the_figures_that_it_comes_to():
             "smaller_model",
             "The card has 8 GiB in all",
         ),
-        ({"source": "setting", "cap_bytes": 6 * GIB}, "free_memory", "raise it to 9.2."),
+        (
+            {
+                "source": "setting",
+                "total_bytes": 12 * GIB,
+                "free_bytes": 3 * GIB,
+                "held_bytes": 8 * GIB,
+                "cap_bytes": 6 * GIB,
+            },
+            "free_memory",
+            "raise it to 9.2.",
+        ),
+        ({"source": "setting", "cap_bytes": 6 * GIB}, "free_memory", "raise it to 9.2 where there is as much."),
+        (
+            {"source": "processor", "ram_total_bytes": 64 * GIB, "ram_free_bytes": 8 * GIB, "cap_bytes": 3 * GIB},
+            "free_memory",
+            "raise it to 9.2, and close other programs",
+        ),
         (
             {"source": "probe", "total_bytes": 32 * GIB, "usable_bytes": 8 * GIB},
             "smaller_model",

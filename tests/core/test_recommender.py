@@ -602,6 +602,15 @@ def test_what_was_measured_tells_nothing_of_what_spills_or_of_another_card():
     assert ask(8, candidates=faster_than_can_be, machine=Machine(card=slow)).best.speed.basis == "estimate"
 
 
+@pytest.mark.parametrize(("tokens_per_second", "basis"), [(20.0, "history"), (60.0, "estimate")])
+def test_a_fast_processor_is_believed_what_only_a_card_can_do_is_not(tokens_per_second, basis):
+    used = with_one("llama3.1:8b-instruct", seen_speed=seen(tokens_per_second))
+
+    best = ask(8, candidates=used, source="processor", machine=Machine(card=Card(source="no card"))).best
+
+    assert (best.model, best.speed.basis) == ("llama3.1:8b-instruct", basis)
+
+
 def test_what_came_from_another_machine_is_not_said_to_be_from_here():
     used = {"success_count": 9, "failure_count": 1, "mean_seconds": 1.2, "score": 4.0, "score_count": 3}
     place = ask(8, candidates=with_one("llama3.1:8b-instruct", elsewhere=True, **used)).best
@@ -692,6 +701,14 @@ def test_what_is_scored_lower_is_told_its_own_scores(scores, words):
         ("probe", Machine(gpu="RX 7800", total_bytes=8 * GIB), "free_unknown", "all of its 8 GiB were counted"),
         ("setting", Machine(cap_bytes=8 * GIB), "capped", "MODEL_MANAGER_VRAM_GB"),
         ("processor", Machine(ram_free_bytes=16 * GIB), "on_processor", "Half of the 16 GiB of RAM that are free"),
+        ("processor", Machine(), "on_processor", "How much RAM is free is not known; 8 GiB were assumed."),
+        (
+            "processor",
+            Machine(ram_free_bytes=40 * GIB, cap_bytes=8 * GIB),
+            "on_processor",
+            "No more than 8 GiB of RAM may be used: MODEL_MANAGER_VRAM_GB says so.",
+        ),
+        ("processor", Machine(ram_free_bytes=40 * GIB), "on_processor", "slowly. 8 GiB of RAM were counted."),
     ],
 )
 def test_the_answer_says_what_the_memory_was_made_of(source, machine, code, words):
