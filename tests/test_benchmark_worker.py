@@ -667,15 +667,16 @@ def test_it_is_cancelled_soon_wherever_it_stands(managers, simulator, where, els
 @pytest.mark.parametrize("fails", [False, True], ids=["that succeed", "that fail"])
 def test_it_is_cancelled_among_answers_that_come_too_quickly_to_be_waited_for(managers, simulator, fails, elsewhere):
     owner = managers()
-    simulator.pace.tokens_per_second = 50_000
-    job = owner.start_benchmark([ONE], ["Rate it."] * 20, runs=20)
+    simulator.pace.tokens_per_second = 800  # some 40 ms an answer
+    job = owner.start_benchmark([ONE], ["Rate it."] * 20, runs=20 if fails else 1)  # failures come at once
     until(lambda: owner.benchmark(job.id).done > 2)
     if fails:
         simulator.set_fault("runner_crash", after_tokens=0)
 
     cancelled = soon(lambda: (managers() if elsewhere else owner).cancel_benchmark(job.id))
 
-    assert (cancelled.state, cancelled.done < cancelled.total) == (S.CANCELLED, True)
+    assert cancelled.state is S.CANCELLED
+    assert cancelled.done < cancelled.total
 
 
 def test_a_load_that_was_cancelled_is_given_up_by_ollama_too(manager, simulator):
