@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from memory_cases import profiles, sizes, the_profile
 
 from catalog import MODEL_CATALOG
-from model_core.memory import MemoryProfile, memory_need
+from model_core.memory import MemoryNeed, MemoryProfile, memory_need
 from model_core.records import GIB
-from model_core.speed import Card, bytes_per_token, estimate, measured, mixed, share_on_card
+from model_core.speed import Card, bytes_per_token, estimate, is_of_this_machine, measured, mixed, share_on_card
 
 EIGHT_B, SEVENTY_B = the_profile("llama3.1:8b-instruct"), the_profile("llama3.1:70b-instruct")
 ONE_B = the_profile("llama3.2:1b-instruct")
@@ -123,3 +123,36 @@ def test_more_room_on_the_card_is_never_slower(profile, available, more, bandwid
     one, other = (estimate(profile, need, room, card) for room in (available, available + more))
     if one and other:
         assert other.tokens_per_second >= one.tokens_per_second
+
+
+PARTS = {"weights": 6 * GIB, "kv_cache": GIB, "graph": 2 * GIB, "overhead": GIB, "vision": 2 * GIB}
+WHOLE = MemoryNeed(**PARTS, total=12 * GIB, low=12 * GIB, high=12 * GIB, basis="show", context_tokens=4096)
+
+
+@pytest.mark.parametrize(("available_gib", "share"), [(12, 1), (8.5, 0.5), (5, 0), (4, 0)])
+def test_what_is_of_no_layer_is_on_the_card_in_any_case_and_the_layers_share_the_rest(available_gib, share):
+    assert share_on_card(WHOLE, int(available_gib * GIB)) == share
+
+
+def test_of_a_need_whose_parts_are_not_known_all_is_shared():
+    guess = WHOLE.model_copy(update=dict.fromkeys(PARTS))
+
+    assert share_on_card(guess, 3 * GIB) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("card", "at_most"), [(Card(bandwidth_bytes_per_s=1e11, source="NVML"), 2), (Card(source="no card"), 4)]
+)
+def test_a_speed_up_to_so_many_times_the_most_is_believed(card, at_most):
+    estimated = estimate(EIGHT_B, memory_need(EIGHT_B), 8 * GIB, card)
+
+    for times, is_believed in ((at_most, True), (at_most + 0.01, False)):
+        seen = measured(estimated.high * times, "history", 5)
+        assert is_of_this_machine(seen, estimated, card) is is_believed
+    assert is_of_this_machine(measured(1e6, "history", 5), None, None)
+
+
+def test_how_many_uses_a_speed_rests_on_is_said_in_words():
+    assert measured(41.2, "history", 1).source == "1 use on record here"
+    assert measured(41.2, "history", 1200).source == "1,200 uses on record here"
+    assert measured(41.2, "benchmark", 2).source == "2 answers in a benchmark here"
