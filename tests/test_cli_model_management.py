@@ -1155,7 +1155,7 @@ def test_a_benchmark_of_another_program_is_cancelled(direct, held_up, simulator,
 
     cancelled = direct.done("benchmarks", "cancel", job.id)
 
-    assert cancelled.stdout == "Cancelled after 0 of 9 answers; what was measured until then is kept.\n"
+    assert cancelled.stdout == "Cancelled after 0 of 15 answers; what was measured until then is kept.\n"
     assert f"benchmarks show {job.id}" in cancelled.stderr
     another.close()
 
