@@ -15,6 +15,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from api_model_problems import PayloadTooLarge
+from model_core.advice import MOST_VRAM_GB
 from model_core.benchmark_records import DEFAULT_ANSWER_TOKENS, DEFAULT_SEED
 from model_core.benchmarks import check_photos
 from model_core.candidates import Source
@@ -190,8 +191,8 @@ class WhatIf(Purpose):
             raise InvalidRequest(
                 "criteria.available_bytes", "stands beside available_vram_gb", "Say how much there is in one of them."
             )
-        if self.available_bytes < 0:
-            raise InvalidRequest("criteria.available_bytes", "must be 0 or more")
+        if not 0 <= self.available_bytes <= MOST_VRAM_GB * GIB:
+            raise InvalidRequest("criteria.available_bytes", f"must be from 0 to {MOST_VRAM_GB:,} GiB, in bytes")
         return self.available_bytes / GIB
 
     @property

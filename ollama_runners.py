@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
-from model_core import loading, measurements, times
+from model_core import loading, measurements
 from model_core.errors import OllamaError
 from model_core.loading import Phase
 from model_core.records import RunningModel
@@ -136,7 +136,7 @@ class OllamaRunners:
         seconds = self._clock() - began_s
         on_phase(Phase.COUNTING)
         after = self.ask()
-        runner = measurements.runner_of(after, digest) or _touched(before, after)
+        runner = measurements.runner_of(after, digest) or self._shared(name, after)
         logger.info("model loaded name=%s context_tokens=%d seconds=%.1f", name, context_tokens, seconds)
         was_there = measurements.runner_of(before, runner.digest) if runner else None
         return Load(seconds, loading.is_as_before(was_there, runner), runner)
@@ -149,36 +149,33 @@ class OllamaRunners:
         if not names:
             return Unload(was_loaded=False, is_gone=True)
         before = self.ask()
+        going = {runner.digest for runner in before} & set(digests)
+        if not going:
+            going = {shared.digest for name in names if (shared := self._shared(name, before))}
         for name in names:
             self._client.unload(name)
-        going = {runner.digest for runner in before} & set(digests) or _let_go(before, self.ask())
         until_s = self._clock() + self._unload_wait_s
         while self._is_loaded(going) and self._clock() < until_s:
             time.sleep(UNLOAD_LOOK_S)
         return Unload(bool(going), not self._is_loaded(going))
 
+    def _shared(self, name: str, running: Sequence[RunningModel]) -> RunningModel | None:
+        """Return the runner of a model that was made from the same weights (`FROM`), None where there is none.
+
+        Such a model has a digest of its own; Ollama lists their one runner under whichever was asked for first.
+        """
+        own = self._weights_of(name) if running else None
+        return next((runner for runner in running if own and self._weights_of(runner.name) == own), None)
+
+    def _weights_of(self, name: str) -> str | None:
+        try:
+            return self._client.show(name).weights_digest
+        except OllamaError as error:  # it may have been deleted while it is loaded
+            logger.debug("ollama does not tell the weights name=%s reason=%s", name, error.happened)
+            return None
+
     def _is_loaded(self, digests: Collection[str]) -> bool:
         return any(runner.digest in digests for runner in self.ask())
-
-
-# A model made from another one (`FROM`) has a digest of its own and the same weights: they share a runner, which Ollama
-# lists under whichever was asked for first. Nothing says so but what a load or an unload does to it.
-
-
-def _touched(before: Collection[RunningModel], after: Collection[RunningModel]) -> RunningModel | None:
-    """Return the one runner that a load has brought, or whose time it has set anew; None where it may be several."""
-    changed = [runner for runner in after if runner not in before]
-    return changed[0] if len(changed) == 1 else None
-
-
-def _let_go(before: Collection[RunningModel], after: Collection[RunningModel]) -> set[str]:
-    """Return the digests of those that an unload has taken away, or set an earlier end."""
-    ends = {runner.digest: times.normal(runner.expires_at) or "" for runner in after}
-    return {
-        runner.digest
-        for runner in before
-        if runner.digest not in ends or ends[runner.digest] < (times.normal(runner.expires_at) or "")
-    }
 
 
 _all: WeakSet[OllamaRunners] = WeakSet()

@@ -7,6 +7,7 @@ type than Ollama gives it. Keys that are not named here are passed over: each ve
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -84,6 +85,7 @@ class _Shown(_Wire):
     template: str | None = None
     system: str | None = None
     license: str | None = None
+    modelfile: str | None = None
     modified_at: str | None = None
     remote_model: str | None = None
     remote_host: str | None = None
@@ -164,7 +166,10 @@ def simulated_card(data: Any) -> tuple[int, int]:
 
 
 def model_details(model: str, data: Any) -> ModelDetails:
-    """Read the answer of /api/show. Left out are the modelfile, which holds paths of the server, and most tensors."""
+    """Read the answer of /api/show. Left out are most tensors, and the modelfile with the server's paths.
+
+    Of that only the digest of the weights is read.
+    """
     shown = _Shown.model_validate(data)
     details = shown.details or _Details()
     tensors = {tensor.name: tensor for tensor in shown.tensors or ()}
@@ -187,9 +192,15 @@ def model_details(model: str, data: Any) -> ModelDetails:
         template=shown.template or None,
         system=shown.system or None,
         license=shown.license or None,
+        weights_digest=_weights_of(shown.modelfile),
         modified_at=shown.modified_at,
         remote=bool(shown.remote_model or shown.remote_host),
     )
+
+
+def _weights_of(modelfile: str | None) -> str | None:
+    found = _WEIGHTS.search(modelfile or "")
+    return found[1] if found else None
 
 
 def _unless_path(text: str | None) -> str | None:
@@ -221,6 +232,10 @@ def answer(model: str, data: Any, *, text: str | None = None, thinking: str | No
         answer_tokens=last.eval_count,
         tokens_per_second=_rate(last.eval_count, last.eval_duration),
     )
+
+
+# The blob that the weights lie in, whatever the machine's paths look like.
+_WEIGHTS = re.compile(r"^FROM .*sha256-([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
 def error_text(data: Any) -> str | None:

@@ -172,6 +172,9 @@ class ModelDetails(Record):
         default=None, description="the output uses the token embedding; None where this Ollama lists no tensors"
     )
     projector_info: dict[str, Any] | None = Field(default=None, description="the same of the part that sees")
+    weights_digest: str | None = Field(
+        default=None, description="of the file of the weights: models made from one another share it, and a runner"
+    )
     parent_model: str | None = None
     format: str | None = None
     family: str | None = None

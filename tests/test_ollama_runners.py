@@ -6,6 +6,7 @@ import pytest
 
 from model_core.errors import OllamaError, OllamaModelMissing
 from model_core.loading import Phase
+from model_core.records import GIB
 from ollama_client import OllamaClient
 from ollama_inventory import RETRY_S
 from ollama_runners import FRESH_S, OllamaRunners
@@ -180,3 +181,45 @@ def test_a_model_made_from_another_is_unloaded_by_either(runners, client, siblin
 
     assert (done.was_loaded, done.is_gone) == (True, True)
     assert [model.name for model in runners.ask()] == [OTHER_TAG]
+
+
+def test_a_shared_runner_that_still_answers_is_still_there_when_asked_again(client, sibling, simulator):
+    simulator.pace.tokens_per_second = 5
+    answer = client.stream_generate(sibling, "hello")
+    next(answer)
+    runners = OllamaRunners(client, unload_wait_s=0.2)
+
+    for _ in range(2):
+        done = runners.unload([TAG], {digest_of(client, TAG)})
+        assert (done.was_loaded, done.is_gone) == (True, False)
+    answer.close()
+
+
+def test_what_another_program_does_with_another_model_is_taken_for_nothing(client, simulator):
+    """Between our request and our look it has pushed ours out, or unloaded its own."""
+    runners = OllamaRunners(Meanwhile(client, lambda: client.load(OTHER_TAG)))
+    simulator.pace.vram_bytes = 3 * GIB  # for one of them
+
+    loaded = runners.load(TAG, digest_of(client, TAG), 4096)
+    unloading = OllamaRunners(Meanwhile(client, lambda: client.unload(OTHER_TAG)))
+    gone = unloading.unload([TAG], {digest_of(client, TAG)})
+
+    assert loaded.runner is None
+    assert (gone.was_loaded, gone.is_gone) == (False, True)
+
+
+class Meanwhile:
+    """A client during whose loads and unloads something else happens."""
+
+    def __init__(self, client, happens) -> None:
+        self._client, self._happens = client, happens
+
+    def __getattr__(self, name):
+        call = getattr(self._client, name)
+
+        def and_meanwhile(*arguments, **options):
+            done = call(*arguments, **options)
+            self._happens()
+            return done
+
+        return and_meanwhile if name in ("load", "unload") else call

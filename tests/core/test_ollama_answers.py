@@ -232,3 +232,20 @@ def test_whatever_json_comes_is_read_or_refused_with_one_error(data):
 )
 def test_an_answer_of_llama_cpp_that_ollama_hands_on_is_told_in_its_words(error, text):
     assert ollama_answers.error_text({"error": error}) == text
+
+
+@pytest.mark.parametrize(
+    ("modelfile", "weights"),
+    [
+        ("# FROM critic:latest\n\nFROM /usr/share/blobs/sha256-" + "ab" * 32 + "\nTEMPLATE x", "ab" * 32),
+        ("FROM C:\\Users\\Me\\.ollama\\models\\blobs\\sha256-" + "cd" * 32 + "\r\n", "cd" * 32),
+        ("FROM llama3.2:1b", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_of_a_modelfile_the_weights_are_read_and_no_path(modelfile, weights):
+    details = ollama_answers.model_details("m", {"modelfile": modelfile})
+
+    assert details.weights_digest == weights
+    assert "blobs" not in details.model_dump_json()
