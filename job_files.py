@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from json_store_system import while_held_open
 from model_core.errors import StoreUnwritable
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ _JOB_ID = re.compile(r"[0-9a-f]{12}")
 # Somebody who only looks whether there is an owner holds the lock for a moment (measured: 0.1 ms).
 _LOOKERS_S = 0.1
 _POLL_S = 0.002
-# On Windows nothing replaces a file that its reader has open, which is a moment.
-_REPLACE_TRIES, _REPLACE_PAUSE_S = 20, 0.01
+# The owner has a wish open for a moment, and on Windows nothing replaces it meanwhile.
+_READERS_S = 0.2
 # What is not a job's own to remove: its lock goes when it is released, and a wish may just be on its way.
 _NOT_TO_REMOVE = (".lock", ".wish-tmp")
 
@@ -84,12 +84,7 @@ class JobFiles:
         temporary = path.with_suffix(".wish-tmp")
         try:
             temporary.write_text(word, "ascii")
-            for _ in range(_REPLACE_TRIES - 1):
-                with suppress(PermissionError):
-                    temporary.replace(path)
-                    return
-                time.sleep(_REPLACE_PAUSE_S)
-            temporary.replace(path)
+            while_held_open(lambda: temporary.replace(path), _READERS_S)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,17 +25,13 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from json_store_lock import WriterLock
-from json_store_system import FileSystem, Signature
+from json_store_system import RETRY_PAUSE_S, FileSystem, Signature, while_held_open
 from model_core.errors import StoreUnreadable, StoreUnwritable
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 MIB = 2**20
 
-# What Windows answers while a virus scanner or a reader has the file open: access denied, sharing, lock violation.
-_HELD_OPEN_ON_WINDOWS = {5, 32, 33}
-_RETRY_PAUSE_S = 0.02
 # Shorter than for a replace: a reader cannot tell a file that is being replaced from one that it may not open.
 _READ_RETRY_S = 0.25
 
@@ -215,7 +211,7 @@ class DocumentFile(Generic[T]):
             except Damage:
                 if time.monotonic() >= deadline_s:
                     raise
-                time.sleep(_RETRY_PAUSE_S)
+                time.sleep(RETRY_PAUSE_S)
 
     def encoded(self, value: T) -> bytes:
         """Return the value's bytes. Raises ValueError when there are none, or so many that they would not be read."""
@@ -289,7 +285,7 @@ class DocumentFile(Generic[T]):
         if signature.size_bytes > limit_bytes:
             raise Damage(f"has {signature.size_bytes} bytes, more than the {limit_bytes} that are read", signature)
         try:
-            raw, signature = self._patiently(lambda: self._system.read(path, limit_bytes), _READ_RETRY_S)
+            raw, signature = while_held_open(lambda: self._system.read(path, limit_bytes), _READ_RETRY_S)
         except FileNotFoundError:
             raise Damage("is missing", None) from None
         except OSError as error:
@@ -425,18 +421,7 @@ class DocumentFile(Generic[T]):
             self._system.sync_folder(self._folder)
 
     def _replace(self, source: Path, target: Path) -> None:
-        self._patiently(lambda: self._system.replace(source, target), self.limits.replace_retry_s)
-
-    def _patiently(self, call: Callable[[], R], patience_s: float) -> R:
-        deadline_s = time.monotonic() + patience_s
-        while True:
-            try:
-                return call()
-            except OSError as error:
-                held_open = getattr(error, "winerror", None) in _HELD_OPEN_ON_WINDOWS
-                if not held_open or time.monotonic() >= deadline_s:
-                    raise
-                time.sleep(_RETRY_PAUSE_S)
+        while_held_open(lambda: self._system.replace(source, target), self.limits.replace_retry_s)
 
     # --- words -------------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,15 @@ import errno
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 from weakref import finalize
 
 from filelock import lock_descriptor, unlock_descriptor
+
+R = TypeVar("R")
 
 _NEW_FILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 # O_NONBLOCK: opening a named pipe that stands in the document's place must not wait for its other end.
@@ -23,6 +26,24 @@ _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY
 _LOCK_FLAGS = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _OWNER_ONLY = 0o600
 _SYNC_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
+
+
+# What Windows answers while a virus scanner or a reader has the file open: access denied, sharing, lock violation.
+_HELD_OPEN_ON_WINDOWS = {5, 32, 33}
+RETRY_PAUSE_S = 0.02
+
+
+def while_held_open(call: Callable[[], R], patience_s: float) -> R:
+    """Return what a call on a file returns, once nobody holds the file open any more. Raises OSError."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            held_open = getattr(error, "winerror", None) in _HELD_OPEN_ON_WINDOWS
+            if not held_open or time.monotonic() >= deadline_s:
+                raise
+            time.sleep(RETRY_PAUSE_S)
 
 
 class Signature(NamedTuple):

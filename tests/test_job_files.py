@@ -27,7 +27,9 @@ def in_use(monkeypatch):
         def refusing(path, target):
             if left:
                 left.pop()
-                raise PermissionError(13, "The process cannot access the file")
+                error = PermissionError(13, "The process cannot access the file")
+                error.winerror = 32
+                raise error
             return replace(path, target)
 
         monkeypatch.setattr(Path, "replace", refusing)
