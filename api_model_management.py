@@ -391,8 +391,7 @@ class ModelApi:
 
     def recommend(self) -> Response:
         """The model that suits best, the others in their order, what was not chosen, and why."""
-        body = read_body(Recommend)
-        asked = body.wish
+        asked = read_body(Recommend).wish
         found = self._manager.recommend(
             asked.vram_gb,
             asked.priority,
@@ -401,7 +400,7 @@ class ModelApi:
             installed_only=asked.installed_only,
             kv_type=asked.kv_type,
             parallel=asked.parallel,
-            on_processor=body.on_processor,
+            on_processor=asked.on_processor,
         )
         best = found.best
         return self._answer_as_seen(

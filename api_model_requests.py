@@ -169,6 +169,11 @@ class Purpose(Server):
         """How much there is, in GiB."""
         return self.available_vram_gb
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether it is about a machine without a card."""
+        return False
+
 
 class WhatIf(Purpose):
     """The criteria of an answer, as they are or changed: what would be recommended then.
@@ -197,7 +202,7 @@ class WhatIf(Purpose):
 
     @property
     def on_processor(self) -> bool:
-        """Whether there is no card."""
+        """Whether they are of a machine without a card."""
         return self.source == "processor"
 
 
@@ -205,11 +210,6 @@ class Recommend(Purpose):
     """A wish: its fields side by side, or as the criteria of an earlier answer."""
 
     criteria: WhatIf | None = None
-
-    @property
-    def on_processor(self) -> bool:
-        """Whether the criteria sent back are of a machine without a card."""
-        return self.criteria is not None and self.criteria.on_processor
 
     @property
     def wish(self) -> Purpose:

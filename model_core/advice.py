@@ -18,6 +18,7 @@ from model_core.errors import (
     NameTaken,
     UnknownQuantization,
 )
+from model_core.exchange import is_same_installation
 from model_core.fit import FitCheck
 from model_core.installed import Holding, Inventory, Meant, Shown
 from model_core.memory import KvType, MemoryProfile, profile_of
@@ -179,7 +180,7 @@ def _experience(stored: StoredModel, digest: str | None, observed: Observed, tak
     """
     here, elsewhere = list[Usage](), list[Usage]()
     for installation, by_digest in stored.history.items():
-        is_own = observed.installation is None or stem_of(installation) == stem_of(observed.installation)
+        is_own = observed.installation is None or is_same_installation(installation, observed.installation)
         parts = here if is_own else elsewhere
         parts += [
             found
@@ -202,11 +203,6 @@ def _experience(stored: StoredModel, digest: str | None, observed: Observed, tak
         experience["mean_seconds"] = usage.mean_s(sums)
         experience["seen_speed"] = measured(rate, "history", sample) if rate else None
     return experience
-
-
-def stem_of(installation: str) -> str:
-    """Return what stays of an installation's id when it goes on to count under a new one (exchange.py)."""
-    return installation.partition(".")[0]
 
 
 def _purpose_by_size(parameters: int | None) -> ModelPurpose:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_core.candidates import Machine, Source
+from model_core.candidates import Machine, Source, smallest_known
 from model_core.hardware import Gpu, Hardware
 from model_core.loading import held_on_card_bytes
 from model_core.records import GIB, Record, RunningModel
@@ -57,11 +57,9 @@ def budget(
         return Budget(available_bytes=asked_bytes, source="caller", machine=_for(machine, asked_bytes))
     if hardware.gpus == ():
         return Budget(available_bytes=_in_ram(machine), source="processor", machine=machine)
-    if gpu is not None and _free(gpu) is not None:
-        limits = [limit for limit in (gpu.total_bytes, gpu.usable_bytes) if limit is not None]
-        available = min([_room(gpu, held_bytes), *limits])
-        if cap_bytes is None or available <= cap_bytes:
-            return Budget(available_bytes=available, source="probe", machine=machine)
+    probed = None if gpu is None else _probed(gpu, held_bytes)
+    if probed is not None and (cap_bytes is None or probed <= cap_bytes):
+        return Budget(available_bytes=probed, source="probe", machine=machine)
     if cap_bytes is not None:
         return Budget(available_bytes=cap_bytes, source="setting", machine=machine)
     return Budget(available_bytes=ASSUMED_BYTES, source="assumed", machine=machine)
@@ -70,7 +68,8 @@ def budget(
 def _in_ram(machine: Machine) -> int:
     # The other half is Lightroom's and the system's: as much as of the RAM that a model may spill into.
     half = None if machine.ram_free_bytes is None else machine.ram_free_bytes // 2
-    return min((limit for limit in (half, machine.cap_bytes) if limit is not None), default=ASSUMED_BYTES)
+    known = smallest_known(half, machine.cap_bytes)
+    return ASSUMED_BYTES if known is None else known
 
 
 def _held(gpu: Gpu, gpus: Sequence[Gpu], held_bytes: int) -> int:
@@ -86,6 +85,11 @@ def _held(gpu: Gpu, gpus: Sequence[Gpu], held_bytes: int) -> int:
 
 def _can_hold(gpu: Gpu, held_bytes: int) -> bool:
     return gpu.free_bytes is None or gpu.total_bytes is None or gpu.total_bytes - gpu.free_bytes >= held_bytes
+
+
+def _probed(gpu: Gpu, held_bytes: int) -> int | None:
+    free = _free(gpu)
+    return None if free is None else smallest_known(free + held_bytes, gpu.total_bytes, gpu.usable_bytes)
 
 
 def _room(gpu: Gpu, held_bytes: int) -> int:

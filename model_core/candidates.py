@@ -30,6 +30,15 @@ UNRELIABLE_BELOW = 0.6
 SCORES_COUNT_FROM, PRIOR_SCORES, PRIOR_SCORE = 3, 5, 3.5
 
 
+def smallest_known(*limits: int | None) -> int | None:
+    """Return the smallest of several limits; None where none of them is known.
+
+    >>> smallest_known(8, None, 6), smallest_known(None)
+    (6, None)
+    """
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 class Machine(Record):
     """What the memory that is available was made of; None where it is not known.
 
@@ -80,10 +89,7 @@ class Criteria(Record):
             return None if self.machine.ram_total_bytes is None else self.machine.ram_total_bytes // 2
         if self.source in ("caller", "assumed"):
             return None
-        return min(
-            (limit for limit in (self.machine.total_bytes, self.machine.usable_bytes) if limit is not None),
-            default=None,
-        )
+        return smallest_known(self.machine.total_bytes, self.machine.usable_bytes)
 
     @property
     def cap_bytes(self) -> int | None:
@@ -93,8 +99,8 @@ class Criteria(Record):
     @property
     def is_all_there_is(self) -> bool:
         """Whether nothing would become free by closing other programs."""
-        limits = [limit for limit in (self.total_bytes, self.cap_bytes) if limit is not None]
-        return bool(limits) and self.available_bytes >= min(limits)
+        limit = smallest_known(self.total_bytes, self.cap_bytes)
+        return limit is not None and self.available_bytes >= limit
 
     @property
     def ram_free_bytes(self) -> int | None:

@@ -160,6 +160,11 @@ def _replaced(mine: Document, theirs: Document) -> Document:
     )
 
 
+def is_same_installation(one: str, other: str) -> bool:
+    """Say whether two ids are of one installation, which may have gone on to count under a new one."""
+    return one.partition(".")[0] == other.partition(".")[0]
+
+
 def _id_after(mine: Document, models: Mapping[str, StoredModel]) -> str:
     """Return under which id this installation goes on to count.
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from model_core.candidates import Criteria
+from model_core.candidates import Criteria, smallest_known
 from model_core.memory import (
     Basis,
     KvType,
@@ -89,8 +89,8 @@ def largest_context(
     at_most  looks no further than this, nor further than the model can read. None where no context is short enough,
     and where neither limit is known.
     """
-    limits = [limit for limit in (at_most, profile.context_limit) if limit is not None]
-    if not limits or min(limits) < SMALLEST_CONTEXT_TOKENS:
+    limit = smallest_known(at_most, profile.context_limit)
+    if limit is None or limit < SMALLEST_CONTEXT_TOKENS:
         return None
 
     def goes(context: int) -> bool:
@@ -101,7 +101,7 @@ def largest_context(
     # lie below the estimate for a shorter context.
     if not profile.measured and not goes(SMALLEST_CONTEXT_TOKENS):
         return None
-    longest = min(limits).bit_length() - 1
+    longest = limit.bit_length() - 1
     shortest = SMALLEST_CONTEXT_TOKENS.bit_length() - 1
     return next((1 << power for power in range(longest, shortest - 1, -1) if goes(1 << power)), None)
 

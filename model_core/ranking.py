@@ -180,8 +180,10 @@ def _scored(weighed: Weighed, _: Weighed) -> str:
     candidate = weighed.candidate
     if candidate.score is None or candidate.score_count < SCORES_COUNT_FROM:
         return f"its own answers were not scored often enough {candidate.where}"
-    times = "once" if candidate.score_count == 1 else f"{candidate.score_count:,} times"
-    return f"its own answers were scored {candidate.score:.1f} on average, {times} {candidate.where}"
+    return (
+        f"its own answers were scored {candidate.score:.1f} on average, "
+        f"{candidate.score_count:,} times {candidate.where}"
+    )
 
 
 def _history(weighed: Weighed, _: Criteria) -> tuple[float, float]:
