@@ -92,7 +92,7 @@ class BenchmarkRun(JobRun[Benchmark]):
         held = {model.ollama_name: there.get(model.ollama_name) for model in self.job.models}
         digests = {name: found.digest for name, found in held.items() if found}
         checked = benchmarks.checked_against(self.job, digests, self._desk.now_text())
-        if checked.models != self.job.models:
+        if checked is not self.job:
             self._note(checked)
 
     # --- one turn ----------------------------------------------------------------------------------------------------

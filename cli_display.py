@@ -39,6 +39,11 @@ DAYS_SHOWN = 7
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+def in_form(name: str, quantization: str | None) -> str:
+    """Return how a model is named in a command, with its form where one is chosen."""
+    return f"{name} --quantization {quantization}" if quantization else name
+
+
 def printable(value: Any) -> Any:
     r"""Return JSON values whose texts cannot steer a terminal.
 
@@ -220,10 +225,9 @@ class Display:
         """Show that a model is there."""
         job = answer["download"]
         was_there = "was there already" if job["already_installed"] else "is installed"
-        form = f" --quantization {job['quantization']}" if job["quantization"] else ""
         self._say(
             f"{label(job['model'], job['quantization'])} {was_there}. "
-            f"Use it: {self._program} switch {job['model']}{form}"
+            f"Use it: {self._program} switch {in_form(job['model'], job['quantization'])}"
         )
 
     def plan(self, answer: Json) -> None:
@@ -423,8 +427,8 @@ class Display:
             self._say(f"Does not fit: {one['reason']['text']}")
         # When nothing is said it is the form that is there, else four bits.
         taken = answer["info"]["installed_quantization"] or "q4"
-        chosen = f" --quantization {form}" if form in answer["info"]["tags"] and form != taken else ""
-        self.note(f"Next: {self._program} {'switch' if answer['installed'] else 'download'} {name}{chosen}")
+        chosen = form if form in answer["info"]["tags"] and form != taken else None
+        self.note(f"Next: {self._program} {'switch' if answer['installed'] else 'download'} {in_form(name, chosen)}")
 
     def check(self, answer: Json) -> None:
         """Show whether a model lies on the card, and what its need is made of."""

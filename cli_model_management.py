@@ -140,7 +140,7 @@ class Terminal:
 
     def explain(self, problem: Problem, command: str | None) -> int:
         """Write what went wrong in a command, and return the exit code for it."""
-        from cli_display import printable
+        from cli_display import in_form, printable
 
         if self.as_json:
             _write_json(problem.body)
@@ -152,8 +152,7 @@ class Terminal:
         lines = [problem.body.get("error") or str(problem), *([remedy] if remedy else [])]
         if problem.code == "model_not_installed" and command in NEED_A_MODEL:
             form = problem.body.get("quantization")
-            chosen = f" --quantization {form}" if form else ""
-            lines.append(f"Next: {self.program} download {problem.body['model']}{chosen}")
+            lines.append(f"Next: {self.program} download {in_form(problem.body['model'], form)}")
         click.echo(printable("\n".join(lines)), err=True)
         return EXIT_CODES.get(problem.code, REFUSED)
 
@@ -426,7 +425,9 @@ def download(here: Terminal, name: str, quantization: str | None, force: bool, p
     if plan:
         here.show(here.service.plan_download(name, quantization), lambda to, shown: to.plan(shown))
         return
-    again = f"{here.program} download {name}" + (f" --quantization {quantization}" if quantization else "")
+    from cli_display import in_form
+
+    again = f"{here.program} download {in_form(name, quantization)}"
     try:
         answer = here.service.start_download(name, quantization, force=force)
     except KeyboardInterrupt:

@@ -22,7 +22,6 @@ from model_core.records import GIB
 
 logger = logging.getLogger(__name__)
 
-
 NVML, SYSFS, AMDGPU, MACOS, REGISTRY = "NVML", "sysfs", "amdgpu (sysfs)", "macOS", "Windows registry"
 BY_BUS = "NVML: memory clock × bus width"
 

@@ -27,15 +27,7 @@ _READS_FASTER_BY = 10  # than it writes
 _TOKENS_OF_AN_IMAGE = 256  # of gemma3
 _OPTIONS_OF_A_RUNNER = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 
-_NO_VISION = go_json(
-    {
-        "error": {
-            "code": 400,
-            "message": "Multimodal data provided, but model does not support multimodal requests.",
-            "type": "invalid_request_error",
-        }
-    }
-)
+_NO_VISION = "Multimodal data provided, but model does not support multimodal requests."
 _LOAD_FAILED = "llama-server process has terminated: error loading model: unable to allocate CUDA0 buffer"
 _CRASHED_MIDWAY = "an error was encountered while running the model: unexpected EOF"
 _CRASHED_AT_ONCE = (
@@ -217,7 +209,7 @@ class Runners:
                 500, f'invalid format: {quoted(go_json(wanted))}; expected "json" or a valid JSON Schema object'
             )
         if has_images(request) and "vision" not in entry.model.capabilities:
-            raise Refused(400, _NO_VISION)
+            raise Refused(400, _of_llama_server(_NO_VISION, "invalid_request_error"))
         options = entry.model.parameters | (request.get("options") or {})
         prompt = go_json(request.get("messages")) if chat else str(request.get("prompt"))
         pieces = list(tokens_of(answer_to(prompt, options.get("seed"), wanted)))
@@ -264,18 +256,18 @@ class Runners:
 
 
 def _too_long(prompt_tokens: int, context_tokens: int) -> str:
-    return go_json(
-        {
-            "error": {
-                "code": 400,
-                "message": f"request ({prompt_tokens} tokens) exceeds the available context size "
-                f"({context_tokens} tokens), try increasing it",
-                "type": "exceed_context_size_error",
-                "n_prompt_tokens": prompt_tokens,
-                "n_ctx": context_tokens,
-            }
-        }
+    return _of_llama_server(
+        f"request ({prompt_tokens} tokens) exceeds the available context size ({context_tokens} tokens), "
+        "try increasing it",
+        "exceed_context_size_error",
+        n_prompt_tokens=prompt_tokens,
+        n_ctx=context_tokens,
     )
+
+
+def _of_llama_server(message: str, kind: str, **more: int) -> str:
+    """Return a refusal of llama.cpp's server, whose whole answer Ollama hands on as a text."""
+    return go_json({"error": {"code": 400, "message": message, "type": kind, **more}})
 
 
 def _tokens_to_read(request: Json, prompt: str) -> tuple[str, ...]:

@@ -309,16 +309,17 @@ def given_up(job: Benchmark, name: str, why: str) -> Benchmark:
 
 
 def checked_against(job: Benchmark, digests: Mapping[str, str], at: str) -> Benchmark:
-    """Return the benchmark without the models that are not what they were when it was asked for.
+    """Return the benchmark without the models that are not what they were when it was asked for; itself if all are.
 
     digests  of what Ollama holds now, by the names under which it would be asked
     """
+    before = job
     for model in job.models:
         now = digests.get(model.ollama_name)
         if now != model.digest and not model.given_up:
             why = "it is not installed any more" if now is None else "another model stands under its name now"
             job = given_up(job, model.name, why)
-    return _counted(job, at)
+    return job if job is before else _counted(job, at)
 
 
 def fresh(job: Benchmark) -> Benchmark:

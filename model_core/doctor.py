@@ -56,7 +56,6 @@ class Facts:
     ollama_problem   why Ollama does not answer, with what to do
     current          the selected model's record, installed or not
     current_fit      what the card says to it
-    current_context  the context that it is used with
     heard            Ollama has ever told what it holds
     ids_missing      ids of the catalogue whose models are there under other names only
     own_models       ids of the catalogue under which a model of the user's own stands

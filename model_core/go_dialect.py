@@ -113,7 +113,7 @@ def parse_keep_alive_ns(value: Any) -> int | None:
         return 0  # Go's int64 overflows into the past: the model goes at once
     else:
         length_ns = int(max(-1.0, value) * 10**9)
-    return FOREVER_NS if length_ns < 0 else min(length_ns, FOREVER_NS)
+    return FOREVER_NS if length_ns < 0 else length_ns
 
 
 def decode_request(raw: bytes, struct: str, fields: Mapping[str, str]) -> dict[str, Any]:

@@ -22,8 +22,6 @@ _FOREVER_FROM_YEAR = 2200
 _WHOLE_SHARE = 1.0
 # Ollama takes this for anything less (sched.go).
 _SMALLEST_CONTEXT_TOKENS = 4
-
-
 # What has happened ends with it, and what to do begins behind it.
 SLOW = "which is slow."
 
